@@ -1,5 +1,6 @@
 """Medical image registration with deep features, driven by elastix parameter files."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from impactreg.registration.transformix import transformix
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY = {
     "Image": "impactreg.images",

@@ -1,14 +1,14 @@
 """What a user can do wrong, as one tree of exceptions; each message is one line that says where, what and what to do.
 
-    ImpactregError
-    ├── ParameterError      a parameter file or one of its values
-    ├── ImageError          an image, a mask or their geometry
-    ├── PointsError         a point file
-    ├── ModelError          a feature extractor: its file or its contract
-    ├── TransformError      a transform or its parameter file
-    ├── RegistrationError   a run that cannot go on: no overlap, not-a-number values
-    ├── OutputError         a result that cannot be written
-    └── MissingExtra        an optional package that is not installed
+ImpactregError
+├── ParameterError      a parameter file or one of its values
+├── ImageError          an image, a mask or their geometry
+├── PointsError         a point file
+├── ModelError          a feature extractor: its file or its contract
+├── TransformError      a transform or its parameter file
+├── RegistrationError   a run that cannot go on: no overlap, not-a-number values
+├── OutputError         a result that cannot be written
+└── MissingExtra        an optional package that is not installed
 """
 
 

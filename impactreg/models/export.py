@@ -76,7 +76,7 @@ def _compiled(module: nn.Module, example: Tensor, name: str, method: Method) -> 
             return torch.jit.script(module)
         given = _arguments(example, _largest(module, example))
         parameters = inspect.signature(module.forward).parameters
-        traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
+        traced: torch.jit.ScriptModule = torch.jit.trace(
             module, given[: len(parameters)], check_trace=False, strict=False
         )
         return traced

@@ -142,7 +142,7 @@ def _load(version: _FileVersion, device: str, name: str) -> Extractor:
     _check_archive(path, name)
     try:
         with torchscript():
-            module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelError(f"{name}: the TorchScript file {path} is damaged: {_last_line(error)}") from None
     try:

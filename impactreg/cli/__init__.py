@@ -1,0 +1,64 @@
+"""The command line: `impactreg -f ... -m ... -p ... -out ...` and `impactreg <verb> ...`.
+
+Nothing heavy is imported before the flags have been understood, so that help and mistakes come at once. Exit codes:
+0 done, 1 something that the user can mend (one line on stderr; `--debug` shows where it came from), 2 a command line
+that makes no sense, 130 Ctrl-C.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from impactreg.cli.arguments import UsageError, nearest
+from impactreg.errors import ImpactregError
+
+VERBS = {
+    "register": ("impactreg.cli.register", "registers a moving image to a fixed one; meant when there is no verb"),
+    "transformix": ("impactreg.cli.transformix", "applies a transform to an image or to points"),
+}
+"""Each verb, the module with its `run(arguments)`, and what it does. A new verb is one line here and one module."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line (by default that of the process) and returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        verb, rest = _verb(arguments)
+        import_module(VERBS[verb][0]).run(rest)
+    except SystemExit as end:
+        return int(end.code or 0)
+    except UsageError as error:
+        return _complain(f"{error}; see impactreg --help", 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:
+        # What is left in stdout's buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _complain("stopped, since nobody reads the output any more", 1)
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return _complain(_one_line(error), 1)
+    return 0
+
+
+def _verb(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if not arguments or arguments[0].startswith("-"):
+        return "register", arguments
+    if arguments[0] not in VERBS:
+        raise UsageError(f"there is no verb {arguments[0]}{nearest(arguments[0], list(VERBS))}")
+    return arguments[0], arguments[1:]
+
+
+def _one_line(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if isinstance(error, ImpactregError):
+        return said
+    return f"internal error ({type(error).__name__}: {said}); --debug shows where"
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"impactreg: {'error: ' if code != 130 else ''}{message}\n")
+    return code

@@ -1,0 +1,139 @@
+"""`impactreg -f FIXED -m MOVING -p MAP -out DIR`: registers, or tells with --check what it would do."""
+
+import logging
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from impactreg.cli.arguments import Parser, registration_parser, version
+from impactreg.cli.console import Show, console
+
+if TYPE_CHECKING:
+    import torch
+
+    from impactreg.cli.log import LogFile
+    from impactreg.parameters import ParameterMap
+    from impactreg.registration.case import Iteration
+    from impactreg.registration.pipeline import StagePlan
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Registers as the flags say; raises `UsageError` or an `ImpactregError`."""
+    options = parser().read(arguments)
+    if options.output is None and not options.check:
+        parser().error("the following arguments are required: -out")
+    with console(options.loglevel, len(options.parameters)) as show:
+        logger.info("impactreg %s", version())
+        sys.stdout.flush()
+        if options.priority:
+            logger.info("-priority %s has no effect", options.priority)
+        set_threads(options.threads)
+        if options.check:
+            _check(options)
+        else:
+            _register(options, arguments, show)
+
+
+def parser() -> Parser:
+    """The flags, with a word about the other verbs."""
+    from impactreg.cli import VERBS
+
+    verbs = "\n".join(f"  {name:<12}{what}" for name, (_, what) in VERBS.items())
+    return registration_parser(
+        "Registers a moving image to a fixed one as elastix parameter files say.",
+        f"verbs (impactreg VERB --help tells more):\n{verbs}\n\n"
+        "example:\n  impactreg -f fixed.nii.gz -m moving.nii.gz -p rigid.txt -p bspline.txt -out result",
+    )
+
+
+def set_threads(number: int | None) -> None:
+    """Sets the number of threads of this process, which itk-elastix is given too."""
+    if number is not None:
+        import torch
+
+        torch.set_num_threads(number)
+
+
+def _register(options: Namespace, arguments: Sequence[str], show: Show) -> None:
+    from impactreg.cli import log
+    from impactreg.registration import pipeline
+    from impactreg.registration.preparation import choose_device
+
+    started = time.perf_counter()
+    maps = pipeline.as_maps(options.parameters)
+    device = choose_device(options.device, maps)
+    header = log.header(arguments, _facts(maps, device, options.seed)) + "\n" + log.told_maps(maps) + "\n"
+    with log.log_file(options.output / "elastix.log", header, options.loglevel) as file:
+        pipeline.register(
+            options.fixed,
+            options.moving,
+            maps,
+            fixed_mask=options.fixed_mask,
+            moving_mask=options.moving_mask,
+            initial_transform=options.initial,
+            output_directory=options.output,
+            device=device,
+            seed=options.seed,
+            models=options.models,
+            engine=options.engine,
+            callback=_begin_log(file, show),
+            log=None,
+        )
+        file.begin()
+        logger.info("Results are in %s; the registration took %.1f s", options.output, time.perf_counter() - started)
+
+
+def _begin_log(file: "LogFile", show: Show) -> Show:
+    def callback(iteration: "Iteration") -> None:
+        file.begin()
+        show(iteration)
+
+    return callback
+
+
+def _facts(maps: "Sequence[ParameterMap]", device: "torch.device", seed: int | None) -> dict[str, object]:
+    import torch
+
+    cuda = device.type == "cuda"
+    name = f" ({torch.cuda.get_device_name(device) if cuda else f'{torch.get_num_threads()} threads'})"
+    seeds = [each.first("RandomSeed", "121212") if seed is None else str(seed) for each in maps]
+    return {"device": f"{device}{name}", "random seeds": ", ".join(seeds)}
+
+
+def _check(options: Namespace) -> None:
+    from impactreg.components.transforms.files import read_transform
+    from impactreg.registration import pipeline
+
+    if options.initial is not None:
+        read_transform(options.initial)
+    stages = pipeline.plan(
+        options.fixed,
+        options.moving,
+        options.parameters,
+        fixed_mask=options.fixed_mask,
+        moving_mask=options.moving_mask,
+        device=options.device,
+        models=options.models,
+        engine=options.engine,
+    )
+    sys.stdout.write("".join(f"{told_plan(stage)}\n" for stage in stages))
+    sys.stdout.write("Everything could be read. Nothing was registered, because of --check.\n")
+
+
+def told_plan(stage: "StagePlan") -> str:
+    """What a stage will do, as some lines of text."""
+    engine = {"torch": "PyTorch", "elastix": "itk-elastix"}.get(stage.engine, stage.engine)
+    levels = f"{stage.levels} resolution{'s' * (stage.levels != 1)}"
+    lines = [f"stage {stage.number}: {stage.parameter_map.name}, by {engine}, {levels}"]
+    lines += [f"  {kind:<20}{', '.join(names)}" for kind, names in stage.components.items()]
+    lines += [f"  {'model':<20}{written} -> {found}" for written, found in dict.fromkeys(stage.models)]
+    lines += [f"  {'not read':<20}{_told_unknown(*each)}" for each in stage.unknown]
+    return "\n".join(lines)
+
+
+def _told_unknown(key: str, where: str, suggestion: str | None) -> str:
+    return f"{where}: {key}{f'; did you mean {suggestion}?' if suggestion else ''}"

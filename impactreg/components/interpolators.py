@@ -1,0 +1,234 @@
+"""Interpolators: the value of an image, and its gradient in world space, between the voxels.
+
+An interpolant keeps channels-last coefficients with a mirrored rim, so that the whole support of any point inside the
+buffer is one block of memory: rows of taps x channels numbers are gathered and multiplied with the weights, for one or
+for many channels alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from impactreg.components import splines
+from impactreg.components.component import Component
+from impactreg.images.grid import Grid
+from impactreg.images.image import Image
+from impactreg.parameters import Settings
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """Values [points, channel] of an interpolant, with what is needed to differentiate them to the points' coordinates.
+
+    The gradient of each channel is never formed: the coefficients under each point are first contracted with the
+    derivative that arrives, then, axis by axis, with the weights and the slopes of the spline.
+    """
+
+    values: Float[Tensor, "points channel"]
+    blocks: Float[Tensor, "points block channel"]
+    weights: Sequence[Float[Tensor, "points taps"]]
+    slopes: Sequence[Float[Tensor, "points taps"]]
+    to_world: Float[Tensor, "dim dim"]
+
+    def pull_back(self, derivative: Float[Tensor, "points channel"]) -> Float[Tensor, "points dim"]:
+        """The sum over channels of derivative times the gradient (per millimetre, world axes) at each point."""
+        along = torch.bmm(self.blocks, derivative[:, :, None])
+        dimension, points = len(self.weights), len(along)
+        for weight, slope in zip(self.weights, self.slopes, strict=True):
+            rows = along.reshape(points, -1, weight.shape[1], along.shape[2]).transpose(2, 3)
+            both = torch.bmm(rows.reshape(points, -1, weight.shape[1]), torch.stack([weight, slope], dim=2))
+            along = both.reshape(points, -1, 2 * along.shape[2])
+        # one slope and else weights: each axis has doubled the last index, x first
+        steep = [2 ** (dimension - 1 - axis) for axis in range(dimension)]
+        return along[:, 0, steep] @ self.to_world.T
+
+
+class Interpolant:
+    """A function of world points, made from B-spline coefficients once and evaluated many times.
+
+    `coefficients` are channels-last [*space, channel] on `grid`; `order` is that of the B-spline (0 to 3): 0 is the
+    nearest neighbour and 1 is linear. The border is mirrored, as in `itk::BSplineInterpolateImageFunction`, up to
+    `margin` voxels beyond the buffer. `one_sided` takes the slope at the centre of the last voxel from inside, as
+    `itk::AdvancedLinearInterpolateImageFunction` does.
+    """
+
+    def __init__(
+        self,
+        coefficients: Float[Tensor, "*space channel"],
+        grid: Grid,
+        order: int,
+        *,
+        one_sided: bool = False,
+        margin: int = 0,
+    ) -> None:
+        self.grid = grid
+        self.order = order
+        self.channels = int(coefficients.shape[-1])
+        self._one_sided = one_sided
+        self._margin = margin
+        self._rim = order // 2 + 1 + margin
+        padded = _mirror(coefficients, self._rim)
+        self._shape = tuple(padded.shape[:-1])
+        self._coefficients = padded.reshape(-1)
+
+    @classmethod
+    def of(cls, image: Image, order: int, *, one_sided: bool = False, margin: int = 0) -> "Interpolant":
+        """The interpolant of an image's values; whole numbers become float32."""
+        data = image.data if image.data.is_floating_point() else image.data.to(torch.float32)
+        samples = data.movedim(0, -1).contiguous()
+        return cls(splines.coefficients(samples, order), image.grid, order, one_sided=one_sided, margin=margin)
+
+    def inside(self, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " points"]:
+        """Whether each point lies in the image buffer."""
+        return inside_buffer(self.grid, points)
+
+    def values(
+        self, points: Float[Tensor, "points dim"], channels: Int[Tensor, " chosen"] | None = None
+    ) -> Float[Tensor, "points channel"]:
+        """The values at world points (mm); points farther outside than the margin get the value there. `channels`
+        chooses some.
+        """
+        start, weights = splines.weights(self.order, self._index(points))
+        return _contract(self._blocks(start, channels), weights.to(self._dtype).unbind(dim=1))
+
+    def at(self, points: Float[Tensor, "points dim"], channels: Int[Tensor, " chosen"] | None = None) -> Interpolated:
+        """The values at world points, ready to pull derivatives to them back to the points."""
+        start, value, slope = splines.weights_and_derivatives(self.order, self._index(points))
+        weights, slopes = (w.to(self._dtype).unbind(dim=1) for w in (value, slope))
+        blocks = self._blocks(start, channels)
+        return Interpolated(_contract(blocks, weights), blocks, weights, slopes, self._index_to_world_gradient)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the coefficients are."""
+        return self._coefficients.device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self._coefficients.dtype
+
+    @cached_property
+    def _index_to_world_gradient(self) -> Tensor:
+        matrix = torch.as_tensor(self.grid.inverse_matrix.T.copy())
+        return matrix.to(dtype=self._dtype, device=self._coefficients.device)
+
+    def _size(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.grid.size, dtype=like.dtype, device=like.device)
+
+    def _index(self, points: Tensor) -> Tensor:
+        index = self.grid.world_to_index(points)
+        size = self._size(index)
+        if self._one_sided:
+            index = torch.where((index - size + 1).abs() <= 1e-12 * size, index - 1e-6, index)
+        return torch.minimum(index.clamp(min=-0.5 - self._margin), size - 0.5 + self._margin)
+
+    def _blocks(self, start: Tensor, channels: Tensor | None) -> Tensor:
+        """Coefficients under the spline of each point [points, taps^D, channel]."""
+        blocks = splines.blocks(self._coefficients, start.long() + self._rim, self.order + 1, self._shape)
+        return blocks if channels is None else blocks.index_select(2, channels)
+
+
+class BSplineInterpolatorSettings(Settings):
+    """What `BSplineInterpolator` reads."""
+
+    b_spline_interpolation_order: int = Field(
+        1, ge=0, le=3, alias="BSplineInterpolationOrder", description="Order of the B-spline, 0 to 3; 1 is linear."
+    )
+
+
+class Interpolator(Component, kind="Interpolator"):
+    """How the moving image is evaluated during the registration; chosen by `Interpolator`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @property
+    def order(self) -> int:
+        """The order of the B-spline."""
+        raise NotImplementedError
+
+    def of(self, image: Image) -> Interpolant:
+        """The interpolant of an image."""
+        return Interpolant.of(image, self.order)
+
+
+class BSplineInterpolator(Interpolator, name=("BSplineInterpolator", "BSplineInterpolatorFloat")):
+    """B-splines of order 0 to 3 (`elx::BSplineInterpolator`)."""
+
+    Settings = BSplineInterpolatorSettings
+    settings: BSplineInterpolatorSettings
+
+    @property
+    def order(self) -> int:
+        """`BSplineInterpolationOrder`."""
+        return self.settings.b_spline_interpolation_order
+
+
+class LinearInterpolator(Interpolator, name="LinearInterpolator"):
+    """Linear interpolation (`elx::LinearInterpolator`, `itk::AdvancedLinearInterpolateImageFunction`)."""
+
+    @property
+    def order(self) -> int:
+        """1."""
+        return 1
+
+    def of(self, image: Image) -> Interpolant:
+        """The interpolant of an image, with the slope at the last voxel's centre taken from inside."""
+        return Interpolant.of(image, self.order, one_sided=True)
+
+
+class NearestNeighborInterpolator(Interpolator, name="NearestNeighborInterpolator"):
+    """The value of the nearest voxel, whose gradient is zero (`elx::NearestNeighborInterpolator`)."""
+
+    @property
+    def order(self) -> int:
+        """0."""
+        return 0
+
+
+def _contract(
+    blocks: Float[Tensor, "points block channel"], weights: Sequence[Float[Tensor, "points taps"]]
+) -> Float[Tensor, "points channel"]:
+    """The weighted sum of each block: first over the other axes, in rows along x, then over x."""
+    points, _, channels = blocks.shape
+    if len(weights) > 1:
+        rows = splines.tensor_product(list(weights[1:]))
+        blocks = torch.bmm(rows[:, None, :], blocks.reshape(points, rows.shape[1], -1)).reshape(points, -1, channels)
+    return torch.bmm(weights[0][:, None, :], blocks)[:, 0]
+
+
+def inside_buffer(grid: Grid, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " points"]:
+    """Whether each point is in an image's buffer: continuous indices from -0.5 up to, not including, size - 0.5."""
+    index = grid.world_to_index(points)
+    size = torch.tensor(grid.size, dtype=index.dtype, device=index.device)
+    return ((index >= -0.5) & (index < size - 0.5)).all(dim=1)
+
+
+def held_inside(grid: Grid, points: Float[Tensor, "points dim"]) -> Float[Tensor, "points dim"]:
+    """The points moved to the box between the outermost voxel centres, so that linear interpolation goes on constant
+    beyond it.
+
+    That is the border of `itk::LinearInterpolateImageFunction`, where an `Interpolant` mirrors.
+    """
+    index = grid.world_to_index(points)
+    last = torch.tensor(grid.size, dtype=index.dtype, device=index.device) - 1
+    return grid.index_to_world(torch.where(index > last, last, index.clamp(min=0)))
+
+
+def _mirror(values: Tensor, rim: int) -> Tensor:
+    """Values [*space, channel] with `rim` more voxels on every side of space, mirrored about the outermost voxels."""
+    space = values.shape[:-1]
+    padded = values.new_empty(*(n + 2 * rim for n in space), values.shape[-1])
+    padded[tuple(slice(rim, rim + n) for n in space)] = values
+    for axis, n in enumerate(space):
+        period = max(2 * (n - 1), 1)
+        for index in (*range(-rim, 0), *range(n, n + rim)):
+            folded = abs(index) % period
+            folded = period - folded if folded >= n else folded
+            padded.select(axis, rim + index).copy_(padded.select(axis, rim + folded))
+    return padded

@@ -1,0 +1,1 @@
+"""Metrics: what is minimised, and the distances between features."""

@@ -1,0 +1,166 @@
+"""B-splines on a regular grid: weights, derivative weights and the prefilter that turns samples into coefficients.
+
+The basis functions are those of `itk::BSplineKernelFunction`; the prefilter solves the interpolation conditions
+exactly, with the mirrored border of `itk::BSplineDecompositionImageFilter` (Unser, Aldroubi, Eden 1993).
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+SLAB = 32
+"""How many planes of samples are filtered together."""
+
+
+def support_start(order: int, index: Float[Tensor, "*points"]) -> Float[Tensor, "*points"]:
+    """The first grid index under the spline around each continuous `index`: floor(index - (order - 1) / 2)."""
+    return torch.floor(index - (order - 1) / 2)
+
+
+def weights(
+    order: int, index: Float[Tensor, "*points"]
+) -> tuple[Float[Tensor, "*points"], Float[Tensor, "*points taps"]]:
+    """The support's start and the order + 1 weights of the B-spline of this order (0 to 3) at each continuous index."""
+    start = support_start(order, index)
+    return start, _basis(order, index - start)
+
+
+def weights_and_derivatives(
+    order: int, index: Float[Tensor, "*points"]
+) -> tuple[Float[Tensor, "*points"], Float[Tensor, "*points taps"], Float[Tensor, "*points taps"]]:
+    """As `weights`, with the derivatives of the weights to the index as third value."""
+    start = support_start(order, index)
+    offset = index - start
+    return start, _basis(order, offset), _basis_derivative(order, offset)
+
+
+def coefficients(samples: Float[Tensor, "*space channel"], order: int) -> Float[Tensor, "*space channel"]:
+    """B-spline coefficients of samples (channels last) that interpolate them, mirrored at the border; orders 0 and 1
+    need none.
+    """
+    if order < 2:
+        return samples
+    for axis in range(samples.ndim - 1):
+        n = samples.shape[axis]
+        if n > 1:
+            inverse = inverse_filter(order, n).to(dtype=samples.dtype, device=samples.device)
+            samples = _filtered(samples, inverse, axis)
+    return samples.contiguous()
+
+
+def _filtered(samples: Tensor, inverse: Tensor, axis: int) -> Tensor:
+    """The matrix applied along an axis, slab by slab so that no second copy of the samples is made on the way."""
+    across = 0 if axis else 1
+    result = torch.empty_like(samples, memory_format=torch.contiguous_format)
+    for first in range(0, samples.shape[across], SLAB):
+        slab = (across, first, min(SLAB, samples.shape[across] - first))
+        filtered = torch.tensordot(inverse, samples.narrow(*slab), dims=([1], [axis]))
+        result.narrow(*slab).copy_(filtered.movedim(0, axis))
+    return result
+
+
+def flat_indices(
+    start: Int[Tensor, "points dim"], taps: int, shape: tuple[int, ...]
+) -> Int[Tensor, "points taps_to_the_dim"]:
+    """Raster indices of the taps^D grid points from `start` (x, y, z) on, x fastest, in a grid of `shape` (z, y, x)."""
+    return _rows(start, taps, shape)[:, :, None].add(torch.arange(taps, device=start.device)).reshape(len(start), -1)
+
+
+def blocks(
+    coefficients: Float[Tensor, " numbers"], start: Int[Tensor, "points dim"], taps: int, shape: tuple[int, ...]
+) -> Float[Tensor, "points taps_to_the_dim channel"]:
+    """The taps^D coefficients from `start` (x, y, z) on, x fastest, out of channels-last coefficients on a grid of
+    `shape`.
+
+    Runs along x are contiguous in memory and are copied as one row, which is several times faster than gathering single
+    numbers.
+    """
+    channels = coefficients.numel() // math.prod(shape)
+    size = (math.prod(shape) - taps + 1, taps * channels)
+    found = coefficients.as_strided(size, (channels, 1)).index_select(0, _rows(start, taps, shape).reshape(-1))
+    return found.reshape(len(start), -1, channels)
+
+
+def _rows(start: Tensor, taps: int, shape: tuple[int, ...]) -> Tensor:
+    """Raster index of the first tap of every run along x [points, taps^(D-1)]."""
+    strides = raster_strides(shape)
+    offsets = torch.zeros(1, dtype=torch.long, device=start.device)
+    for stride in reversed(strides[1:]):
+        step = torch.arange(taps, device=start.device) * stride
+        offsets = (offsets[:, None] + step[None, :]).reshape(-1)
+    first = (start * torch.tensor(strides, device=start.device)).sum(dim=1)
+    return first[:, None] + offsets[None, :]
+
+
+def raster_strides(shape: tuple[int, ...]) -> list[int]:
+    """Steps in raster order of the x, y, z axes of a grid of `shape` (z, y, x)."""
+    strides = [1]
+    for n in reversed(shape[1:]):
+        strides.append(strides[-1] * n)
+    return strides
+
+
+def tensor_product(per_axis: list[Float[Tensor, "points taps"]]) -> Float[Tensor, "points taps_to_the_dim"]:
+    """The product of the weights of the x, y, z axes for every tap, x fastest."""
+    product = per_axis[0]
+    for axis in per_axis[1:]:
+        product = (axis[:, :, None] * product[:, None, :]).reshape(len(product), -1)
+    return product
+
+
+def _basis(order: int, t: Tensor) -> Tensor:
+    """Weights at offset `t` from the support's start."""
+    if order == 0:
+        return torch.ones_like(t)[..., None]
+    if order == 1:
+        return torch.stack([1 - t, t], dim=-1)
+    if order == 2:
+        u = t - 1
+        last = 0.5 * (0.5 + u) ** 2
+        middle = 0.75 - u**2
+        return torch.stack([1 - middle - last, middle, last], dim=-1)
+    u = t - 1
+    v = 1 - u
+    last = u**3 / 6
+    first = v**3 / 6
+    second = 2 / 3 - u**2 * (2 - u) / 2
+    return torch.stack([first, second, 1 - first - second - last, last], dim=-1)
+
+
+def _basis_derivative(order: int, t: Tensor) -> Tensor:
+    """Derivatives of `_basis`: differences of the weights of the order below."""
+    if order == 0:
+        return torch.zeros_like(t)[..., None]
+    lower = _lower_basis(order, t)
+    edge = torch.zeros_like(lower[..., :1])
+    padded = torch.cat([edge, lower, edge], dim=-1)
+    return padded[..., :-1] - padded[..., 1:]
+
+
+def _lower_basis(order: int, t: Tensor) -> Tensor:
+    """The order - 1 weights over the inner taps, on the same support."""
+    if order == 1:
+        return torch.ones_like(t)[..., None]
+    if order == 2:
+        return torch.stack([1.5 - t, t - 0.5], dim=-1)
+    u = t - 1
+    first = 0.5 * (1 - u) ** 2
+    last = 0.5 * u**2
+    return torch.stack([first, 1 - first - last, last], dim=-1)
+
+
+@lru_cache(maxsize=32)
+def inverse_filter(order: int, n: int) -> Float[Tensor, "coefficients samples"]:
+    """The matrix that turns n > 1 samples along a line into B-spline coefficients (orders 2 and 3, mirrored border)."""
+    side = 1 / 8 if order == 2 else 1 / 6
+    matrix = torch.eye(n, dtype=torch.float64) * (1 - 2 * side)
+    inner = torch.arange(n - 1)
+    matrix[inner, inner + 1] = side
+    matrix[inner + 1, inner] = side
+    matrix[0, 1] += side
+    matrix[n - 1, n - 2] += side
+    inverse: Tensor = torch.linalg.inv(matrix)
+    return inverse

@@ -1,0 +1,1 @@
+"""Transforms: from fixed to moving points, with their Jacobians, and their files."""

@@ -1,0 +1,1 @@
+"""How it runs: stages, the loop, real elastix, what is written, and register() over all of them."""

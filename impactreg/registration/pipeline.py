@@ -1,0 +1,203 @@
+"""register(): a fold over parameter maps, each of which runs as one stage on top of the transform before it."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import impactreg
+from impactreg.components.transforms.files import read_transform
+from impactreg.components.transforms.transform import Combination
+from impactreg.errors import ParameterError
+from impactreg.parameters import ParameterMap, presets
+from impactreg.parameters.settings import Unknown
+from impactreg.registration import elastix, multi_resolution
+from impactreg.registration.case import Case, StageResult, Watch
+from impactreg.registration.logs import log_file
+from impactreg.registration.plan import Plan
+from impactreg.registration.preparation import choose_device, make_case
+from impactreg.registration.results import Recorder, Result, prepare_directory
+
+logger = logging.getLogger(__name__)
+Run = Callable[[Case, ParameterMap, Combination | None, Recorder, Watch | None], StageResult]
+ENGINES: dict[str, Run] = {"torch": multi_resolution.run, "elastix": elastix.run}
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one parameter map will do: where it runs, the components and models it takes, and keys that nobody reads."""
+
+    number: int
+    parameter_map: ParameterMap
+    engine: str
+    levels: int
+    components: Mapping[str, tuple[str, ...]]
+    models: Sequence[tuple[str, Path]]
+    unknown: Sequence[Unknown]
+
+
+def register(
+    fixed: Any,
+    moving: Any,
+    parameters: Any,
+    *,
+    fixed_mask: Any = None,
+    moving_mask: Any = None,
+    initial_transform: Any = None,
+    output_directory: str | Path | None = None,
+    device: str | torch.device | None = None,
+    seed: int | None = None,
+    models: Sequence[str | Path] = (),
+    engine: str = "auto",
+    callback: Watch | None = None,
+    log: str | None = "elastix.log",
+) -> Result:
+    """Registers `moving` to `fixed` as one or several parameter maps say, one stage after the other.
+
+    Images and masks are paths, `Image`, itk, SimpleITK or nibabel images, or arrays or tensors in z, y, x order (alone,
+    or as a tuple with spacing, origin and direction). `parameters` is a path, the name of a shipped map, a
+    `ParameterMap`, a dict, or a list of these. `initial_transform` is a TransformParameters file or a transform.
+    Nothing touches the disk without `output_directory`. `device` is such as "cpu" or "cuda:0" (default: what
+    `ImpactGPU` says); `seed` replaces `RandomSeed`; `models` are folders with feature extractors; `engine` is "auto"
+    (real elastix runs what needs no PyTorch), "torch" or "elastix". `callback` sees every iteration and stops the run
+    by returning True. `log` names the log file in `output_directory`; None writes none.
+
+    Returns a `Result` with the warped image, the transform, its parameter maps, the tables of iterations and the stop
+    reasons. Raises an `ImpactregError` with one line for everything that the caller can mend.
+    """
+    maps = as_maps(parameters)
+    chosen = choose_device(device, maps)
+    case = make_case(fixed, moving, fixed_mask, moving_mask, maps, chosen, seed, tuple(map(Path, models)))
+    stages = [_plan(i, m, case, engine) for i, m in enumerate(maps)]
+    _tell_unknown(stages)
+    before = None if initial_transform is None else _initial(initial_transform)
+    directory = prepare_directory(output_directory)
+    with log_file(directory if log else None, log or ""):
+        _tell_run(case, maps)
+        return _run(case, stages, before, directory, callback)
+
+
+def _run(
+    case: Case, stages: Sequence[StagePlan], initial: Combination | None, directory: Path | None, watch: Watch | None
+) -> Result:
+    """The fold: every stage begins where the one before it has ended."""
+    recorders: list[Recorder] = []
+    outcomes: list[StageResult] = []
+    for stage in stages:
+        recorder = Recorder(directory, stage.number, stage.parameter_map, case)
+        outcome = ENGINES[stage.engine](case, stage.parameter_map, initial, recorder, watch)
+        recorder.stage_done(outcome)
+        recorders.append(recorder)
+        outcomes.append(outcome)
+        initial = outcome.transform
+        if multi_resolution.STOPPED in outcome.stop_reasons:
+            break
+    return Result.of(recorders, outcomes)
+
+
+def plan(
+    fixed: Any,
+    moving: Any,
+    parameters: Any,
+    *,
+    fixed_mask: Any = None,
+    moving_mask: Any = None,
+    device: str | torch.device | None = None,
+    models: Sequence[str | Path] = (),
+    engine: str = "auto",
+) -> list[StagePlan]:
+    """What `register` would do with the same arguments, after the same checks, without doing it."""
+    maps = as_maps(parameters)
+    case = make_case(
+        fixed, moving, fixed_mask, moving_mask, maps, choose_device(device, maps), None, tuple(map(Path, models))
+    )
+    return [_plan(i, m, case, engine) for i, m in enumerate(maps)]
+
+
+def as_maps(parameters: Any) -> list[ParameterMap]:
+    """Parameter maps from a path, the name of a shipped map, a `ParameterMap`, a dict, or a list of these."""
+    many = parameters if isinstance(parameters, (list, tuple)) else [parameters]
+    if not many:
+        raise ParameterError("at least one parameter map is needed, such as -p rigid")
+    return [_as_map(p) for p in many]
+
+
+def _as_map(parameters: Any) -> ParameterMap:
+    if isinstance(parameters, ParameterMap):
+        return parameters
+    if isinstance(parameters, (str, Path)):
+        return ParameterMap.read(presets.find(parameters))
+    if isinstance(parameters, Mapping):
+        return ParameterMap.from_dict(parameters)
+    raise ParameterError(
+        f"a parameter map is a path, a name, a ParameterMap or a dict, not a {type(parameters).__name__}"
+    )
+
+
+def _initial(transform: Any) -> Combination:
+    if isinstance(transform, Combination):
+        return transform
+    return read_transform(Path(transform) if isinstance(transform, str) else transform)
+
+
+def _plan(number: int, parameter_map: ParameterMap, case: Case, engine: str) -> StagePlan:
+    """Chooses the engine and checks everything that can be checked before the first iteration of the first stage."""
+    chosen = _engine(parameter_map, engine)
+    kinds = (
+        "Registration",
+        "Transform",
+        "Metric",
+        "Optimizer",
+        "ImageSampler",
+        "Interpolator",
+        "FixedImagePyramid",
+        "MovingImagePyramid",
+    )
+    components = {kind: parameter_map[kind] for kind in kinds if parameter_map.get(kind)}
+    levels = int(float(parameter_map.first("NumberOfResolutions", "3")))
+    if chosen == "elastix":
+        elastix.check(parameter_map)
+        return StagePlan(number, parameter_map, chosen, levels, components, (), ())
+    loop = _loop(parameter_map)
+    loop.check(case.fixed.dimension)
+    models = loop.models(case.fixed.dimension, case.model_folders)
+    return StagePlan(number, parameter_map, chosen, loop.levels, components, models, loop.unknown())
+
+
+def _loop(parameter_map: ParameterMap) -> Plan:
+    """The plan of the PyTorch loop; where that lacks a component that itk-elastix has, the message says so."""
+    try:
+        return Plan(parameter_map)
+    except ParameterError as error:
+        if elastix.knows(parameter_map):
+            raise ParameterError(f"{error}; itk-elastix has all that this file names: use --engine elastix") from None
+        raise
+
+
+def _engine(parameter_map: ParameterMap, asked: str) -> str:
+    if asked not in ("auto", *ENGINES):
+        raise ParameterError(f"engine {asked!r}: there are auto, {', '.join(ENGINES)}")
+    missing = elastix.missing_components(parameter_map)
+    if asked == "elastix" and missing:
+        raise ParameterError(
+            f"{parameter_map.source or 'parameters'}: itk-elastix has no {', '.join(missing)}; use --engine torch"
+        )
+    if asked == "auto":
+        return "torch" if missing else "elastix"
+    return asked
+
+
+def _tell_run(case: Case, maps: Sequence[ParameterMap]) -> None:
+    logger.info("impactreg %s, PyTorch %s, device %s", impactreg.__version__, torch.__version__, case.device)
+    for parameter_map in maps:
+        logger.info("parameter map %s:\n%s", parameter_map.source or "", parameter_map.text())
+
+
+def _tell_unknown(stages: Sequence[StagePlan]) -> None:
+    for stage in stages:
+        for key, where, suggestion in stage.unknown:
+            hint = f"; did you mean {suggestion}?" if suggestion else ""
+            logger.warning("%s: (%s ...) is not read by any component%s", where, key, hint)

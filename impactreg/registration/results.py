@@ -1,0 +1,242 @@
+"""What lands in the output folder, and what register() returns."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from impactreg.components.resampling import Output
+from impactreg.components.transforms.files import NO_INITIAL, TransformWriter
+from impactreg.components.transforms.transform import Combination, Transform
+from impactreg.errors import OutputError
+from impactreg.images.files import write_image
+from impactreg.images.image import Image
+from impactreg.images.whole import whole_file
+from impactreg.parameters import ParameterMap, RunSettings
+from impactreg.registration.case import Case, StageResult
+
+Row = dict[str, float]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a registration found, all in memory and picklable; `image, transform = result` takes it apart.
+
+    `image` is the moving image on the fixed image's grid, None with `(WriteResultImage "false")`; values are not cast
+    to `ResultImagePixelType`, which the files are. `transform` is the whole chain from fixed to moving points. Then,
+    for each parameter file: its transform parameter map, its table of iterations (for each resolution the rows by
+    column name) and its stop reasons.
+    """
+
+    image: Image | None
+    transform: Combination
+    transform_parameter_maps: tuple[ParameterMap, ...]
+    iterations: tuple[tuple[tuple[Row, ...], ...], ...]
+    stop_reasons: tuple[tuple[str, ...], ...]
+    output_directory: Path | None = None
+
+    def __iter__(self) -> Iterator[Image | Combination | None]:
+        return iter((self.image, self.transform))
+
+    @classmethod
+    def of(cls, recorders: Sequence["Recorder"], outcomes: Sequence[StageResult]) -> "Result":
+        """The result of all stages, each with the recorder that saw it."""
+        last = recorders[-1]
+        image = last.image(outcomes[-1].transform)
+        return cls(
+            image if image is None else image.to(device="cpu"),
+            _on_cpu(outcomes[-1].transform),
+            tuple(r.transform_parameter_map(o.transform) for r, o in zip(recorders, outcomes, strict=True)),
+            tuple(outcome.iterations for outcome in outcomes),
+            tuple(outcome.stop_reasons for outcome in outcomes),
+            last.directory,
+        )
+
+
+class Recorder:
+    """Writes what one parameter file asks for while and after it runs; every file appears whole or not at all.
+
+    `directory` is the output folder, None to touch no disk; `number` is that of the parameter file; `case` has the
+    images as they were read. Without `initial_file`, the name of the file that holds the transforms before, these are
+    the file of the parameter file before, or are written as `InitialTransformParameters.<i>.txt`. Raises
+    `OutputError`.
+    """
+
+    def __init__(
+        self, directory: Path | None, number: int, parameter_map: ParameterMap, case: Case, *, initial_file: str = ""
+    ) -> None:
+        self.directory = directory
+        self.number = number
+        self._parameter_map = parameter_map
+        self._case = case
+        self._output = Output.of(parameter_map, case.fixed.grid)
+        self._run = RunSettings.read(parameter_map)
+        self._plain_writer = TransformWriter(
+            self._output,
+            parameter_map,
+            toml=self._run.output_transform_parameter_file_format == "TOML",
+            extension=self._run.itk_transform_output_file_name_extension,
+            composite=self._run.write_itk_composite_transform,
+        )
+        self._initial_file = initial_file
+        self._rows: list[tuple[int, Mapping[str, float]]] = []
+        self._tables: set[int] = set()
+        self._maps: tuple[Combination, ParameterMap] | None = None
+        self._image: tuple[Combination, Image] | None = None
+
+    def iteration(self, level: int, number: int, columns: Mapping[str, float], transform: Combination) -> None:
+        """One iteration has ended: its columns (without the number), and the transform that it led to."""
+        self._rows.append((number, dict(columns)))
+        lines = iteration_table(self._rows[-1:]).splitlines()
+        for line in lines if len(self._rows) == 1 else lines[1:]:
+            logger.info("%s", line)
+        if self.directory is None:
+            return
+        name = f"{self.number}.R{level}.It{number:07d}"
+        if self._run.write_transform_parameters_each_iteration:
+            self._writer(transform).write(transform, self.directory, name)
+        if RunSettings.read(self._parameter_map, level=level).write_result_image_after_each_iteration:
+            self._write_image(self._resample(transform), name)
+
+    def pyramid_images(self, level: int, fixed: Image, moving: Image) -> None:
+        """The images of a resolution, written where `WritePyramidImagesAfterEachResolution` asks for them."""
+        asked = RunSettings.read(self._parameter_map, level=level)
+        if self.directory is None or not asked.write_pyramid_images_after_each_resolution:
+            return
+        for label, image in (("FixedImagePyramid0", fixed), ("MovingImagePyramid0", moving)):
+            path = self.directory / f"{label}.{self.number}.R{level}.{asked.result_image_format}"
+            write_image(image.to(device="cpu"), path, pixel_type="float", compress=asked.compress_result_image)
+
+    def level_done(self, level: int, transform: Combination) -> None:
+        """A resolution has ended."""
+        rows, self._rows = self._rows, []
+        if self.directory is None:
+            return
+        name = f"{self.number}.R{level}"
+        self._write_table(level, rows)
+        if self._run.write_transform_parameters_each_resolution:
+            self._writer(transform).write(transform, self.directory, name)
+        if RunSettings.read(self._parameter_map, level=level).write_result_image_after_each_resolution:
+            self._write_image(self._resample(transform), name)
+
+    def stage_done(self, outcome: StageResult) -> None:
+        """The parameter file is done: writes the final transform, the result image, and tables not yet written."""
+        if self.directory is None:
+            return
+        for level, rows in enumerate(outcome.iterations):
+            if level not in self._tables:
+                self._write_table(level, list(enumerate(rows)))
+        transform = outcome.transform
+        if self._run.write_final_transform_parameters:
+            path, content = self._writer(transform).write(transform, self.directory, str(self.number))
+            self._maps = (transform, content)
+            logger.info("The transform is saved in %s", path)
+        image = self.image(transform)
+        if image is not None:
+            self._write_image(image, str(self.number))
+
+    def transform_parameter_map(self, transform: Combination) -> ParameterMap:
+        """The transform parameter map of the final transform, as it was written if it was."""
+        if self._maps is not None and self._maps[0] is transform:
+            return self._maps[1]
+        return self._writer(transform).map(transform)
+
+    def image(self, transform: Combination) -> Image | None:
+        """The result image of the final transform; None with `(WriteResultImage "false")`."""
+        if not self._run.write_result_image:
+            return None
+        if self._image is None or self._image[0] is not transform:
+            logger.info("Applying final transform ...")
+            self._image = (transform, self._resample(transform))
+        return self._image[1]
+
+    def _resample(self, transform: Combination) -> Image:
+        return self._output.resample(self._case.moving, transform)
+
+    def _write_image(self, image: Image, name: str) -> None:
+        if self.directory is None:
+            return
+        asked = self._output.resampler.settings
+        path = self.directory / f"{self._run.result_image_name}.{name}.{asked.result_image_format}"
+        write_image(image, path, pixel_type=asked.result_image_pixel_type, compress=asked.compress_result_image)
+
+    def _write_table(self, level: int, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        self._tables.add(level)
+        if self.directory is not None and self._run.write_iteration_info:
+            with whole_file(self.directory / f"IterationInfo.{self.number}.R{level}.txt") as draft:
+                draft.write_text(iteration_table(rows), encoding="utf-8", newline="\n")
+
+    def _writer(self, transform: Combination) -> TransformWriter:
+        return replace(self._plain_writer, initial=self._initial(transform.initial))
+
+    def _initial(self, before: "Transform | Combination | None") -> str:
+        """The name of the file that holds the transforms before, which is written where no parameter file has."""
+        if before is None:
+            return NO_INITIAL
+        if not self._initial_file and self.directory is not None:
+            previous = self._previous_file(self.directory.absolute())
+            plain = replace(self._plain_writer, extension="", composite=False)
+            self._initial_file = str(previous or _write_initial(before, plain, self.directory))
+        return self._initial_file or NO_INITIAL
+
+    def _previous_file(self, folder: Path) -> Path | None:
+        """What the parameter file before has written, if there was one."""
+        files = [folder / f"TransformParameters.{self.number - 1}.{ending}" for ending in ("txt", "toml")]
+        newest = sorted((f for f in files if f.exists()), key=lambda f: f.stat().st_mtime)
+        return newest[-1] if self.number and newest else None
+
+
+def iteration_table(rows: Sequence[tuple[int, Mapping[str, float]]]) -> str:
+    """Iterations (number, columns) as the text of an IterationInfo file, columns by name, six decimals, times one."""
+    if not rows:
+        return ""
+    names = sorted({"1:ItNr", *(name for _, columns in rows for name in columns)})
+    lines = ["\t".join(names)]
+    for number, columns in rows:
+        cells: dict[str, float] = {**columns, "1:ItNr": number}
+        lines.append("\t".join(_cell(name, cells[name]) if name in cells else "" for name in names))
+    return "\n".join(lines) + "\n"
+
+
+def prepare_directory(directory: "str | Path | None") -> Path | None:
+    """The output folder, made if it is missing; raises `OutputError` where nothing can be written into it."""
+    if directory is None:
+        return None
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".impactreg-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror or str(error)
+        raise OutputError(f"{folder}: the output folder cannot be written: {reason}; choose another folder") from error
+    return folder
+
+
+def _cell(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1f}" if name.startswith("Time") else f"{value:.6f}"
+
+
+def _write_initial(before: "Transform | Combination", writer: TransformWriter, folder: Path) -> str:
+    """Writes the transforms that a registration began with, one file each, and gives the name of the last."""
+    chain = before.chain() if isinstance(before, Combination) else [Combination(before)]
+    name = NO_INITIAL
+    for number, each in enumerate(chain):
+        path, _ = replace(writer, initial=name).write(each, folder, str(number), stem="InitialTransformParameters")
+        name = str(path.absolute())
+    return name
+
+
+def _on_cpu(combination: Combination) -> Combination:
+    before = combination.initial
+    if isinstance(before, Combination):
+        before = _on_cpu(before)
+    current = combination.current
+    if current.parameters.device.type != "cpu":
+        current = current.with_parameters(current.parameters.cpu())
+    return Combination(current, before, combination.compose)

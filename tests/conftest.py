@@ -26,14 +26,14 @@ hypothesis.settings.load_profile("impactreg")
 
 
 def shapes_checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the tensor shapes that a function's signature promises, on every call in a test; mypy holds its other types."""
+    """Check on every call the tensor shapes that a signature promises; mypy holds its other types."""
     hints = function.__annotations__.items()
     function.__annotations__ = {name: hint for name, hint in hints if re.search(SHAPED, str(hint))}
     return beartype.beartype(function) if function.__annotations__ else function
 
 
 def modules_to_check() -> Iterator[str]:
-    """Every module but those that TorchScript reads: it compiles the source of a method, not what is wrapped around it."""
+    """Every module but those that TorchScript reads: it compiles a method, not what is wrapped around it."""
     for path in (REPOSITORY / "impactreg").rglob("*.py"):
         scripted = re.search(r"^class \w+\(.*\bModule\)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         if path.name != "__init__.py" and not scripted:
@@ -49,12 +49,6 @@ def unchecked_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    """The folder of setup.cfg."""
-    return REPOSITORY
 
 
 @pytest.fixture(scope="session")

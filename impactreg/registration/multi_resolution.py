@@ -61,7 +61,7 @@ class Loop:
     ) -> None:
         self.case = case if plan.run.use_direction_cosines else case.without_direction()
         self.plan = plan
-        self.initial = initial
+        self.initial = None if initial is None else initial.to(case.device)
         self.recorder = recorder
         self.watch = watch
         self.generator = torch.Generator().manual_seed(plan.run.random_seed if case.seed is None else case.seed)
@@ -107,11 +107,9 @@ class Loop:
         """
         settings = self._settings(self.plan.transform, level)
         current = transform.current.at_level(level, settings, self.setup)
-        if not current.linear:
-            current = current.with_parameters(current.parameters.to(self.case.fixed.data.device))
-        transform = replace(transform, current=current)
+        transform = replace(transform, current=current).to(self.case.device)
         if scales is None or not current.linear:
-            scales = scales_of(transform, settings, self.case.fixed).to(current.parameters)
+            scales = scales_of(transform, settings, self.case.fixed).to(transform.parameters)
         return transform, scales
 
     def _resolution(self, transform: Combination, scales: Parameters, level: int) -> tuple[Combination, Rows, str]:

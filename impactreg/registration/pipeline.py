@@ -12,7 +12,7 @@ import impactreg
 from impactreg.components.transforms.files import read_transform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ParameterError
-from impactreg.parameters import ParameterMap, presets
+from impactreg.parameters import ParameterMap, RunSettings, presets
 from impactreg.parameters.settings import Unknown
 from impactreg.registration import elastix, multi_resolution
 from impactreg.registration.case import Case, StageResult, Watch
@@ -157,7 +157,7 @@ def _plan(number: int, parameter_map: ParameterMap, case: Case, engine: str) -> 
         "MovingImagePyramid",
     )
     components = {kind: parameter_map[kind] for kind in kinds if parameter_map.get(kind)}
-    levels = int(float(parameter_map.first("NumberOfResolutions", "3")))
+    levels = RunSettings.read(parameter_map).number_of_resolutions
     if chosen == "elastix":
         elastix.check(parameter_map)
         return StagePlan(number, parameter_map, chosen, levels, components, (), ())

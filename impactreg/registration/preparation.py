@@ -3,17 +3,26 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from impactreg.errors import ImageError, RegistrationError
 from impactreg.images import Image, Mask, as_image
 from impactreg.images.files import check_finite
-from impactreg.parameters import ParameterMap
+from impactreg.parameters import Once, ParameterMap, RunSettings, Settings
 from impactreg.registration.case import Case
 
 logger = logging.getLogger(__name__)
+
+
+class DeviceSettings(Settings):
+    """Where a parameter map wants to run, whatever its metrics are."""
+
+    index: Annotated[int, Once] = Field(
+        -1, ge=-1, alias="ImpactGPU", description="Number of the CUDA device; -1 is the CPU."
+    )
 
 
 def choose_device(asked: str | torch.device | None, maps: Sequence[ParameterMap]) -> torch.device:
@@ -24,7 +33,7 @@ def choose_device(asked: str | torch.device | None, maps: Sequence[ParameterMap]
     """
     if asked is not None:
         return _checked(asked)
-    index = max((int(float(m.first("ImpactGPU", "-1"))) for m in maps), default=-1)
+    index = max((DeviceSettings.read(m).index for m in maps), default=-1)
     if index < 0:
         return torch.device("cpu")
     if index < torch.cuda.device_count():
@@ -79,8 +88,9 @@ def _image(given: Any, name: str) -> Image:
 
 
 def _check_dimension(parameter_map: ParameterMap, dimension: int) -> None:
-    for key in ("FixedImageDimension", "MovingImageDimension"):
-        written = parameter_map.first(key)
-        if written and float(written) != dimension:
+    run = RunSettings.read(parameter_map)
+    dimensions = {"FixedImageDimension": run.fixed_image_dimension, "MovingImageDimension": run.moving_image_dimension}
+    for key, written in dimensions.items():
+        if written not in (None, dimension):
             where = parameter_map.where(key)
             raise ImageError(f"{where}: ({key} {written}), but the images have {dimension} dimensions")

@@ -47,7 +47,7 @@ class Result:
         image = last.image(outcomes[-1].transform)
         return cls(
             image if image is None else image.to(device="cpu"),
-            _on_cpu(outcomes[-1].transform),
+            outcomes[-1].transform.to("cpu"),
             tuple(r.transform_parameter_map(o.transform) for r, o in zip(recorders, outcomes, strict=True)),
             tuple(outcome.iterations for outcome in outcomes),
             tuple(outcome.stop_reasons for outcome in outcomes),
@@ -230,13 +230,3 @@ def _write_initial(before: "Transform | Combination", writer: TransformWriter, f
         path, _ = replace(writer, initial=name).write(each, folder, str(number), stem="InitialTransformParameters")
         name = str(path.absolute())
     return name
-
-
-def _on_cpu(combination: Combination) -> Combination:
-    before = combination.initial
-    if isinstance(before, Combination):
-        before = _on_cpu(before)
-    current = combination.current
-    if current.parameters.device.type != "cpu":
-        current = current.with_parameters(current.parameters.cpu())
-    return Combination(current, before, combination.compose)

@@ -59,7 +59,9 @@ def blobs(grid, *shift):
     """Blobs with edges, moved by `shift` millimetres, on any grid."""
     points = grid.points()[:, None] - BLOBS[:, : grid.dimension] - torch.tensor(shift or [0.0] * grid.dimension)
     values = 100 * torch.sigmoid((WIDTHS - points.norm(dim=2)) / 1.5)
-    return Image((values * torch.tensor([1.0, 0.7, 0.5, 0.8, 0.6, -0.6])).sum(dim=1).reshape(1, *grid.shape).float(), grid)
+    return Image(
+        (values * torch.tensor([1.0, 0.7, 0.5, 0.8, 0.6, -0.6])).sum(dim=1).reshape(1, *grid.shape).float(), grid
+    )
 
 
 def run(fixed, moving, initial=None, watch=None, seed=None, masks=(None, None), **keys):
@@ -199,7 +201,7 @@ def test_the_watcher_stops_the_run_with_the_transform_so_far():
 
 
 def test_a_watcher_that_returns_something_else_than_true_stops_nothing():
-    assert len(run(*flat_pair(), watch=lambda i: "yes").iterations[0]) == 3
+    assert len(run(*flat_pair(), watch=lambda _: "yes").iterations[0]) == 3
 
 
 def test_the_seed_of_the_case_replaces_that_of_the_map():

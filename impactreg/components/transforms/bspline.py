@@ -161,7 +161,7 @@ class BSplineTransform(Transform, name=("BSplineTransform", "RecursiveBSplineTra
         if wanted == self.grid:
             return self
         old = Interpolant(self._channels_last, self.grid, self.order)
-        points = wanted.points()
+        points = wanted.points(self.parameters.device)
         values = torch.where(old.inside(points)[:, None], old.values(points), 0.0)
         refined = splines.coefficients(values.reshape(*wanted.shape, self.dimension), self.order)
         return replace(self, parameters=refined.movedim(-1, 0).reshape(-1), grid=wanted)

@@ -151,6 +151,14 @@ class Combination:
         before = self.initial(points)
         return self.current(before) if self.compose else self.current(points) + before - points
 
+    def to(self, device: "torch.device | str") -> "Combination":
+        """The same transforms with their parameters on a device; those of linear ones, being few, stay on the CPU."""
+        current = self.current
+        if not current.linear or str(device) == "cpu":
+            current = current.with_parameters(current.parameters.to(device))
+        before = self.initial
+        return replace(self, current=current, initial=before.to(device) if isinstance(before, Combination) else before)
+
     def chain(self) -> "list[Combination]":
         """Every combination from the first that is applied to this one."""
         before = self.initial

@@ -179,7 +179,9 @@ def test_mind_sees_the_same_in_an_image_of_exchanged_axes(metric, image, samples
     values = []
     for turned in (lambda i: i, exchanged):
         pair = turned(image(grid)), turned(image(grid, 2.0))
-        values.append(metric("Impact", *pair, **keys(mind, ImpactVoxelSize0=1.5)).evaluate(transforms["affine"], samples))
+        values.append(
+            metric("Impact", *pair, **keys(mind, ImpactVoxelSize0=1.5)).evaluate(transforms["affine"], samples)
+        )
     upright, other = values
     assert other.value == pytest.approx(upright.value, rel=1e-4)
     torch.testing.assert_close(other.gradient, upright.gradient, rtol=1e-3, atol=1e-4)
@@ -294,7 +296,9 @@ def test_layers_are_summed_by_their_weights(metric, network, pair, samples):
     path = network(Strided())
     distances = {"ImpactLayersMask0": "11", "ImpactDistance0": ["DotProduct", "NCC"]}
     first, second, both = (
-        metric("Impact", *pair, **keys(path, ImpactLayersWeight0=weights, **distances)).evaluate(shift(1, 0, 0), samples)
+        metric("Impact", *pair, **keys(path, ImpactLayersWeight0=weights, **distances)).evaluate(
+            shift(1, 0, 0), samples
+        )
         for weights in ([1, 0], [0, 1], [2, 0.5])
     )
     assert both.value == pytest.approx(2 * first.value + 0.5 * second.value)
@@ -370,7 +374,9 @@ def test_only_points_that_stay_in_the_moving_image_and_mask_count(metric, networ
 
 def test_too_many_samples_outside_are_an_error(metric, network, pair, samples):
     given = metric("Impact", *pair, **keys(network(Pointwise())))
-    with pytest.raises(RegistrationError, match=r"^Too many samples map outside moving image buffer: 0 / 70 are inside"):
+    with pytest.raises(
+        RegistrationError, match=r"^Too many samples map outside moving image buffer: 0 / 70 are inside"
+    ):
         given.evaluate(shift(1000, 0, 0), samples)
 
 

@@ -78,10 +78,10 @@ def to_numbers(texts: tuple[str, ...]) -> tuple[float, ...] | None:
     return None
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Find the spelling most like `word`, small and capital letters being alike; "" when none is near."""
+def nearest(word: str, words: Iterable[str], likeness: float = 0.6) -> str:
+    """Find the spelling most like `word`, small and capital letters being alike; "" when none is that much alike."""
     spellings = {each.casefold(): each for each in words}
-    close = difflib.get_close_matches(word[:200].casefold(), spellings, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word[:200].casefold(), spellings, n=1, cutoff=likeness)
     return spellings[close[0]] if close else ""
 
 

@@ -258,7 +258,7 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
     number = match[0] if (match := re.search(r"\d+", key)) else "0"
     level = match[0] if (match := re.search(r"\d+$", key)) else ""
     spelled = [each.replace("<i>", number).replace("<level>", level) for each in known]
-    return nearest(key, [*spelled, *(label + each for each in spelled)])
+    return nearest(key, [*spelled, *(label + each for each in spelled)], likeness=0.8)
 
 
 _TYPE_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impactreg.components.aligned import resample_aligned
@@ -37,6 +37,7 @@ def test_values_are_those_of_an_interpolant(grid, voxel, order):
 
 
 @given(voxel=st.tuples(*[st.floats(0.5, 4)] * 3), order=st.sampled_from([1, 2, 3]))
+@settings(max_examples=25)
 def test_any_voxel_size_gives_the_values_of_an_interpolant(voxel, order):
     image, wanted = noise(SOLID), sampling_grid(SOLID, voxel)
     found = resample_aligned(image, wanted, order).data

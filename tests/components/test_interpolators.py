@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -93,6 +93,7 @@ def test_the_nearest_neighbour_has_no_slope(grid):
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 @given(slope=st.tuples(*[st.floats(-3, 3)] * 3), offset=st.floats(-100, 100))
+@settings(max_examples=25)
 def test_a_line_through_the_world_is_reproduced_far_from_the_border(order, slope, offset):
     grid = Grid.of((25, 25, 25), (1.5, 0.8, 2.2), (3, -4, 5), TURN)
     slope = torch.tensor(slope, dtype=torch.float64)

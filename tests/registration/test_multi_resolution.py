@@ -223,6 +223,13 @@ def test_the_initial_transform_is_composed_or_added():
     assert torch.allclose(added(points), added.current(points) + points.new_tensor([2.0, 1.0]))
 
 
+@pytest.mark.parametrize(("how", "expected"), [("Compose", 3.0), ("Add", 0.0)])
+def test_control_points_lie_where_a_composed_initial_transform_takes_the_image(how, expected):
+    keys = {"Transform": "BSplineTransform", "FinalGridSpacingInPhysicalUnits": 10, "HowToCombineTransforms": how}
+    found = run(*flat_pair(), shift(3.0, 0.0), **keys).transform.current
+    assert found.grid.centre == pytest.approx((expected, 0))
+
+
 def test_a_spline_is_refined_from_resolution_to_resolution():
     grids = []
     keys = {"Transform": "BSplineTransform", "FinalGridSpacingInPhysicalUnits": 10, "SP_a": 1}

@@ -18,12 +18,13 @@ from torch import Tensor
 from impactreg.components import splines
 from impactreg.components.component import AnySettings
 from impactreg.components.interpolators import Interpolant
-from impactreg.components.setup import Setup
+from impactreg.components.setup import PointMap, Setup
 from impactreg.components.transforms.moments import BandedMoment, banded_second_moment
 from impactreg.components.transforms.reading import floats, parameters_of
 from impactreg.components.transforms.transform import Mapped, Parameters, Points, SecondMoment, Transform
 from impactreg.errors import ParameterError, TransformError
 from impactreg.images.grid import Grid
+from impactreg.images.image import Image
 from impactreg.parameters import Once, ParameterMap, PerDimension, Settings, WholeList
 
 
@@ -188,7 +189,6 @@ class BSplineTransform(Transform, name=("BSplineTransform", "RecursiveBSplineTra
 
     def written(self) -> dict[str, list[str | int | float]]:
         """The grid, the order and the coefficients."""
-        columns = np.array(self.grid.direction).T.reshape(-1)
         return {
             "NumberOfParameters": [self.parameters.numel()],
             "TransformParameters": self.parameters.tolist(),
@@ -196,7 +196,7 @@ class BSplineTransform(Transform, name=("BSplineTransform", "RecursiveBSplineTra
             "GridIndex": [0] * self.dimension,
             "GridSpacing": list(self.grid.spacing),
             "GridOrigin": list(self.grid.origin),
-            "GridDirection": columns.tolist(),
+            "GridDirection": np.array(self.grid.direction).T.reshape(-1).tolist(),
             "BSplineTransformSplineOrder": [self.order],
             "UseCyclicTransform": ["false"],
         }
@@ -225,6 +225,9 @@ class BSplineTransform(Transform, name=("BSplineTransform", "RecursiveBSplineTra
         if order not in ("1", "2", "3"):
             where = parameter_map.where("BSplineTransformSplineOrder")
             raise TransformError(f"{where}: (BSplineTransformSplineOrder {order}): 1, 2 or 3 is needed")
+        if min(size) <= int(order):
+            where = parameter_map.where("GridSize")
+            raise TransformError(f"{where}: order {order} needs more than {order} control points per axis, not {size}")
         return cls(
             parameters_of(parameter_map, int(np.prod(size)) * n), Grid.of(size, spacing, shifted, direction), int(order)
         )
@@ -266,12 +269,13 @@ def control_grid(settings: BSplineSettings, setup: Setup, level: int) -> Grid:
     origin, spacing = np.array(image.origin), np.array(image.spacing)
     direction = np.array(image.direction)
     if setup.before is not None:
-        origin, stretch = _mapped_box(setup, image)
+        origin, stretch = _mapped_box(setup.before, setup.fixed)
         spacing, final = spacing * stretch, final * stretch
-    step = final * _schedule(settings, setup.levels, image.dimension)[level]
-    size = np.array(image.size)
-    order = settings.b_spline_transform_spline_order
-    points = np.ceil(size * spacing / step).astype(int) + order
+    steps = final * _schedule(settings, setup.levels, image.dimension)
+    if not (steps > 0).all():
+        raise ParameterError(f"the grid spacing must be positive, but it is {steps.tolist()} mm (per resolution)")
+    size, step = np.array(image.size), steps[level]
+    points = np.ceil(size * spacing / step).astype(int) + settings.b_spline_transform_spline_order
     shift = -((points - 1) * step - (size - 1) * spacing) / 2
     return Grid.of(points.tolist(), step, origin + direction @ shift, direction)
 
@@ -283,8 +287,6 @@ def _final_spacing(settings: BSplineSettings, image: Grid) -> "np.ndarray":
             "FinalGridSpacingInVoxels and FinalGridSpacingInPhysicalUnits are both given; keep one of them"
         )
     final = np.array(voxels) * np.array(image.spacing) if voxels else np.array(millimetres or [8.0] * image.dimension)
-    if not (final > 0).all():
-        raise ParameterError(f"the final grid spacing must be positive, but it is {final.tolist()} mm")
     return np.asarray(final)
 
 
@@ -302,16 +304,13 @@ def _schedule(settings: BSplineSettings, levels: int, dimension: int) -> "np.nda
     return np.array(given).reshape(levels, dimension)
 
 
-def _mapped_box(setup: Setup, image: Grid) -> tuple["np.ndarray", "np.ndarray"]:
-    """Corner (world) and stretch per axis of the box, along the image's axes, around the mapped border of the fixed
-    image.
-    """
-    if setup.before is None:
-        raise TransformError("there is no initial transform to map the fixed image with")
+def _mapped_box(before: PointMap, fixed: Image) -> tuple["np.ndarray", "np.ndarray"]:
+    """Corner (world) and stretch per axis of the box, along the image's axes, around the image's mapped border."""
+    image = fixed.grid
     index = image.indices()
     last = torch.tensor(image.size, dtype=torch.float64) - 1
     border = ((index == 0) | (index == last)).any(dim=1)
-    mapped = setup.before(image.index_to_world(index[border]).to(setup.fixed.data.device)).cpu().numpy()
+    mapped = before(image.index_to_world(index[border]).to(fixed.data.device)).cpu().numpy()
     direction = np.array(image.direction)
     along = mapped @ np.linalg.inv(direction).T
     low, high = along.min(axis=0), along.max(axis=0)

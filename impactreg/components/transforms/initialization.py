@@ -5,7 +5,7 @@ Mirrors `itk::CenteredTransformInitializer` (Euler, similarity), `itk::CenteredT
 """
 
 import logging
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from impactreg.components.samplers import grid_samples
 from impactreg.components.setup import Setup
-from impactreg.errors import RegistrationError
+from impactreg.errors import ParameterError, RegistrationError
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
 from impactreg.parameters import Once, Settings, WholeList
 
 logger = logging.getLogger(__name__)
 Point = Float[Tensor, " dim"]
+Method = Literal["GeometricalCenter", "CenterOfGravity", "Origins", "GeometryTop"]
 
 
 class InitializationSettings(Settings):
@@ -29,7 +30,7 @@ class InitializationSettings(Settings):
     automatic_transform_initialization: Annotated[bool, Once] = Field(
         False, description="Whether to align the images by a translation first; not done after an initial transform."
     )
-    automatic_transform_initialization_method: Annotated[str, Once] = Field(
+    automatic_transform_initialization_method: Annotated[Method, Once] = Field(
         "GeometricalCenter",
         description="What to align: GeometricalCenter or CenterOfGravity; for affine also Origins or GeometryTop.",
     )
@@ -75,12 +76,13 @@ def initial_placement(transform: str, settings: InitializationSettings, setup: S
 
 
 def _given_centre(settings: InitializationSettings, fixed: Image) -> Point | None:
-    if settings.center_of_rotation:
-        index = torch.tensor([settings.center_of_rotation], dtype=torch.float64)
-        return fixed.grid.index_to_world(index)[0]
-    if settings.center_of_rotation_point:
-        return torch.tensor(settings.center_of_rotation_point, dtype=torch.float64)
-    return None
+    index, point = settings.center_of_rotation, settings.center_of_rotation_point
+    for key, given in (("CenterOfRotation", index), ("CenterOfRotationPoint", point)):
+        if len(given) not in (0, fixed.dimension):
+            raise ParameterError(f"({key} ...) needs {fixed.dimension} numbers, but has {len(given)}")
+    if index:
+        return fixed.grid.index_to_world(torch.tensor([index], dtype=torch.float64))[0]
+    return torch.tensor(point, dtype=torch.float64) if point else None
 
 
 def _geometric_centre(image: Image) -> Point:

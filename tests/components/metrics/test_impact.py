@@ -18,11 +18,8 @@ from impactreg.images import Grid, Image, Mask
 from impactreg.images.files import read_image
 from impactreg.parameters import ParameterMap
 
-CASES = [
-    f"Static_{name}_{transform}"
-    for transform in ("translation", "bspline")
-    for name in (*DISTANCES, *(["L2_pca3"] if transform == "bspline" else []))
-]
+# Of these the reference's own gradient is wrong; test_multi_resolution follows the others from iteration to iteration.
+CASES = [f"Static_{name}_{transform}" for name in ("Cosine", "L1Cosine") for transform in ("translation", "bspline")]
 
 
 class Pointwise(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impactreg.components.setup import Setup
@@ -40,6 +40,7 @@ def test_parameters_are_those_of_simpleitk(transforms, sample, name):
 
 @pytest.mark.parametrize("zyx", [False, True])
 @given(angles=st.tuples(ANGLE, ANGLE, ANGLE))
+@settings(max_examples=25)
 def test_any_angles_make_a_rotation(zyx, angles):
     matrix = EulerTransform(torch.tensor([*angles, 0, 0, 0]).double(), torch.zeros(3).double(), zyx).matrix()
     assert torch.allclose(matrix @ matrix.T, torch.eye(3).double())
@@ -47,6 +48,7 @@ def test_any_angles_make_a_rotation(zyx, angles):
 
 
 @given(angles=st.tuples(ANGLE, ANGLE, ANGLE), zyx=st.booleans())
+@settings(max_examples=25)
 def test_matrix_derivatives_are_those_of_the_matrix(angles, zyx):
     centre = torch.zeros(3).double()
     start = torch.tensor([*angles, 0, 0, 0]).double()

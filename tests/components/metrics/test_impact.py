@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import SimpleITK
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from impactreg.components.samplers import GridSampler, Samples
 from impactreg.components.setup import Setup
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Combination, Transform
-from impactreg.errors import ModelError, ParameterError, RegistrationError
+from impactreg.errors import ModelError, OutputError, ParameterError, RegistrationError
 from impactreg.images import Grid, Image, Mask
 from impactreg.images.files import read_image
 from impactreg.parameters import ParameterMap
@@ -413,3 +414,34 @@ def test_layers_of_different_width_are_refused(metric, network, pair):
     )
     with pytest.raises(ParameterError, match="has 3 channels and its moving counterpart 1"):
         assert given.layers
+
+
+def test_feature_maps_are_written_where_they_lie(metric, network, pair, tmp_path):
+    given = keys(network(Strided()), ImpactLayersMask0="11", ImpactFeatureMapOutputDirectory=str(tmp_path / "maps"))
+    layers = metric("Impact", *pair, **given).layers
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert [n for n in names if not n.endswith("mm.mha")] == [
+        f"{s}_0_{i}.mha" for s in ("Fixed", "Moving") for i in (0, 1)
+    ]
+    assert sum(n.endswith("mm.mha") for n in names) == 2
+    written = SimpleITK.ReadImage(str(tmp_path / "maps" / "Moving_0_1.mha"))
+    assert written.GetNumberOfComponentsPerPixel() == layers[1].moving.channels
+    assert written.GetSpacing() == pytest.approx(layers[1].moving.grid.spacing)
+    assert written.GetDirection() == pytest.approx([v for row in pair[1].grid.direction for v in row])
+
+
+def test_feature_maps_that_cannot_be_written_are_an_error(metric, network, pair, tmp_path):
+    (tmp_path / "file").touch()
+    given = metric("Impact", *pair, **keys(network(Strided()), ImpactWriteFeatureMaps=str(tmp_path / "file" / "maps")))
+    with pytest.raises(OutputError, match="feature maps cannot be written there"):
+        given.layers  # noqa: B018
+
+
+@pytest.mark.usefixtures("precise")
+@pytest.mark.parametrize("kind", ["euler", "affine", "spline"])
+def test_the_gradient_of_refreshed_features_is_that_of_the_value(
+    metric, network, pair, samples, transforms, assert_slopes, kind
+):
+    given = metric("Impact", *pair, **keys(network(Pointwise()), ImpactFeaturesMapUpdateInterval=1))
+    given.after_iteration(1, transforms[kind])
+    assert_slopes(given, transforms[kind], samples)

@@ -1,7 +1,13 @@
 """Every shipped parameter map can be run, and says what it is for."""
 
-import pytest
+import re
+from pathlib import Path
 
+import pytest
+import torch
+
+import impactreg
+from impactreg.images import Image
 from impactreg.parameters import ParameterMap, presets
 from impactreg.registration import elastix
 from impactreg.registration.plan import Plan
@@ -46,3 +52,20 @@ def test_a_map_for_the_loop_is_read_to_the_last_key(name):
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(TORCH)))
 def test_a_map_for_elastix_names_what_itk_elastix_has(name):
     elastix.check(ParameterMap.read(presets.find(name)))
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_a_map_for_the_loop_runs_without_any_download(name):
+    axes = torch.meshgrid(*[torch.arange(20.0)] * dimension(name), indexing="ij")
+    image = Image.of(sum(torch.sin(axis * (k + 2) * 0.2) for k, axis in enumerate(axes)) * 100, [4.0] * len(axes))
+    parameter_map = ParameterMap.read(presets.find(name)).replace(
+        {"MaximumNumberOfIterations": 2, "NumberOfSpatialSamples": 100, "WriteResultImage": "false"}
+    )
+    result = impactreg.register(image, image, parameter_map, device="cpu")
+    assert [len(rows) for rows in result.iterations[0]] == [2, 2, 2]
+
+
+def test_every_map_stands_in_the_table_of_the_readme():
+    text = (Path(__file__).parents[2] / "parameter_maps" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([\w-]+)` \|", text, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(name.rpartition("/")[2] for name in NAMES)

@@ -29,9 +29,9 @@ PointMap = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Score:
-    """How good a transform is: target registration errors in mm (mean, median) or the mean Dice of labels, and folding.
+    """How good a transform is: target registration errors in mm (mean, median) and the mean Dice of labels.
 
-    What does not apply is None. `folded` is the share of sampled places where the transform turns space inside out.
+    What does not apply is None.
     """
 
     mean: float | None = None

@@ -93,6 +93,8 @@ def _aligned(transform: str, settings: InitializationSettings, setup: Setup) -> 
     method = settings.automatic_transform_initialization_method
     if transform == "AffineTransform":
         return _aligned_affine(method, settings, setup)
+    if method in ("Origins", "GeometryTop"):
+        logger.warning("%s aligns geometrical centres: %s is for AffineTransform alone", transform, method)
     if transform == "TranslationTransform":
         return _aligned_translation(method, setup)
     if method == "CenterOfGravity":

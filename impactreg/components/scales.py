@@ -26,7 +26,8 @@ def scales_of(transform: Combination, settings: Settings, fixed: Image) -> Param
     `fixed` is the fixed image at full resolution, whose mask plays no part
     (`elx::TransformBase::AutomaticScalesEstimation`).
     """
-    if not getattr(settings, "automatic_scales_estimation", False):
+    asked = getattr(settings, "automatic_scales_estimation", False)
+    if not getattr(settings, "estimates_scales", asked):
         return transform.current.default_scales(settings)
     logger.info("Scales are estimated automatically.")
     points = grid_samples(fixed, None, NUMBER_OF_SAMPLES).points

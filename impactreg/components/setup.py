@@ -18,6 +18,7 @@ class Setup:
 
     `before` maps fixed world points through everything that was applied earlier; it is None where nothing was, and also
     where the transforms are added instead of composed, since then the new transform sees the fixed image where it is.
+    `fixed_points` and `moving_points` are corresponding world points (mm, float64), where they were given.
     """
 
     fixed: Image
@@ -27,3 +28,5 @@ class Setup:
     before: PointMap | None = None
     has_initial: bool = False
     levels: int = 1
+    fixed_points: Float[Tensor, "fixed_points dim"] | None = None
+    moving_points: Float[Tensor, "moving_points dim"] | None = None

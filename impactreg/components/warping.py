@@ -8,7 +8,8 @@ from torch import Tensor
 
 from impactreg.components.interpolators import Interpolant, held_inside
 from impactreg.components.setup import PointMap
-from impactreg.components.transforms.transform import Points
+from impactreg.components.transforms.local import DifferentiatedLocal
+from impactreg.components.transforms.transform import Combination, Points, Transform
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 
@@ -35,36 +36,35 @@ def warp(
         found = interpolant.values(held_inside(image.grid, moved) if clamped else moved)
         return torch.where(inside[:, None], found, default)
 
-    return _filled(grid, values, image.channels, kept, image.data.device)
+    return in_voxels(grid, values, image.channels, kept, image.data.device)
 
 
 def deformation_field(transform: PointMap, grid: Grid, *, device: "torch.device | str" = "cpu") -> Image:
     """T(x) - x in millimetres along the world axes (LPS) for every voxel x of `grid`: D channels of float32."""
-    return _filled(grid, lambda points: transform(points) - points, grid.dimension, torch.float32, torch.device(device))
+    there = torch.device(device)
+    return in_voxels(grid, lambda points: transform(points) - points, grid.dimension, torch.float32, there)
 
 
 def spatial_jacobian(transform: PointMap, grid: Grid, *, device: "torch.device | str" = "cpu") -> Image:
     """dT/dx for every voxel x of `grid`: D x D channels of float32, row by row (dT_x/dx, dT_x/dy, ...)."""
     size = grid.dimension**2
-    return _filled(
+    return in_voxels(
         grid, lambda points: jacobians(transform, points).reshape(-1, size), size, torch.float32, torch.device(device)
     )
 
 
 def jacobian_determinant(transform: PointMap, grid: Grid, *, device: "torch.device | str" = "cpu") -> Image:
     """det(dT/dx) for every voxel x of `grid`, one channel of float32: 1 keeps the volume, 0 and less is a fold."""
-    return _filled(
+    return in_voxels(
         grid, lambda points: determinants(jacobians(transform, points))[:, None], 1, torch.float32, torch.device(device)
     )
 
 
 def jacobians(transform: PointMap, points: Points) -> Float[Tensor, "points dim dim"]:
-    """dT/dx at each world point, exact by differentiation of the chain: element [n, i, j] is dT_i/dx_j."""
-    with torch.enable_grad():
-        there = points.detach().requires_grad_()
-        moved = transform(there)
-        rows = [torch.autograd.grad(component.sum(), there, retain_graph=True)[0] for component in moved.unbind(dim=1)]
-    return torch.stack(rows, dim=1)
+    """dT/dx at each world point, exact: element [n, i, j] is dT_i/dx_j. Any map but a transform is differentiated."""
+    if isinstance(transform, Transform | Combination):
+        return transform.local(points).jacobian
+    return DifferentiatedLocal(transform, points, "this map").jacobian
 
 
 def determinants(matrices: Float[Tensor, "points dim dim"]) -> Float[Tensor, " points"]:
@@ -76,7 +76,7 @@ def determinants(matrices: Float[Tensor, "points dim dim"]) -> Float[Tensor, " p
     return (cross * matrices[:, 2]).sum(dim=1)
 
 
-def _filled(
+def in_voxels(
     grid: Grid, values: Callable[[Points], Tensor], channels: int, dtype: torch.dtype, device: torch.device
 ) -> Image:
     """An image whose voxels are `values` [points, channel] at their world points."""

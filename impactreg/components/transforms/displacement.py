@@ -7,60 +7,42 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from impactreg.components.component import AnySettings
 from impactreg.components.interpolators import Interpolant, held_inside
 from impactreg.components.setup import Setup
+from impactreg.components.transforms.evaluated import EvaluatedPoints, EvaluatedSettings, EvaluatedTransform
 from impactreg.components.transforms.reading import existing_file
-from impactreg.components.transforms.transform import Mapped, Parameters, Points, SecondMoment, Transform
+from impactreg.components.transforms.transform import Mapped, Parameters, Points
 from impactreg.errors import ImageError, ParameterError, TransformError
 from impactreg.images.files import read_image, write_image
 from impactreg.images.image import Image
-from impactreg.parameters import ParameterMap, Settings
+from impactreg.parameters import ParameterMap, Refused
 
+_NO_PARAMETERS = "a deformation field has no parameters"
+_NOT_OPTIMISED = 'it cannot be optimised: use "BSplineTransform", or give the field as initial transform'
 ORDERS = (0, 1)
 """What `DeformationFieldInterpolationOrder` may be: nearest voxel or linear."""
 
 
-class FieldMapped(Mapped):
-    """Points under a deformation field; it has no parameters, so that to ask for derivatives is a `TransformError`."""
+class FieldSettings(EvaluatedSettings):
+    """Refuses a deformation field in a parameter file, with file and line, before anything runs."""
 
-    def __init__(self, points: Points) -> None:
-        self.points = points
-
-    def pull_back(self, gradient: Points) -> Parameters:
-        """Not possible."""
-        del gradient
-        _no_parameters()
-
-    def push_forward(self, direction: Parameters) -> Points:
-        """Not possible."""
-        del direction
-        _no_parameters()
-
-    def gram(self, scales: Parameters) -> Float[Tensor, "points dim dim"]:
-        """Not possible."""
-        del scales
-        _no_parameters()
-
-    def second_moment(self, scales: Parameters) -> SecondMoment:
-        """Not possible."""
-        del scales
-        _no_parameters()
-
-    def squared_columns(self) -> Parameters:
-        """Not possible."""
-        _no_parameters()
+    def check(self) -> None:
+        """elastix cannot optimise one either."""
+        if self.transform:
+            raise Refused("transform", _NOT_OPTIMISED)
 
 
 @dataclass(frozen=True, eq=False)
-class DeformationFieldTransform(Transform, name="DeformationFieldTransform"):
+class DeformationFieldTransform(EvaluatedTransform, name="DeformationFieldTransform"):
     """T(x) = x + field(x), and T(x) = x outside the field's voxels (`itk::DeformationFieldInterpolatingTransform`).
 
     `field` has a channel for each dimension: T(x) - x in millimetres along the world axes (LPS). `order` is 0 for the
     nearest voxel or 1 for linear interpolation. `file` is where the field is stored, "" while it is in memory alone.
     """
+
+    Settings = FieldSettings
 
     field: Image
     order: int = 1
@@ -80,13 +62,10 @@ class DeformationFieldTransform(Transform, name="DeformationFieldTransform"):
         return self.field.dimension
 
     @classmethod
-    def begin(cls, settings: Settings, setup: Setup) -> Self:
+    def begin(cls, settings: AnySettings, setup: Setup) -> Self:
         """Raises `ParameterError`: elastix's loop cannot optimise a field."""
         del settings, setup
-        raise ParameterError(
-            '(Transform "DeformationFieldTransform") cannot be optimised: use "BSplineTransform", '
-            "or give the field as initial transform"
-        )
+        raise ParameterError(f'(Transform "DeformationFieldTransform"): {_NOT_OPTIMISED}')
 
     def with_parameters(self, parameters: Parameters) -> Self:
         """The same field; raises `TransformError` for any parameter."""
@@ -94,7 +73,7 @@ class DeformationFieldTransform(Transform, name="DeformationFieldTransform"):
 
     def at(self, points: Points) -> Mapped:
         """The transformed points, without derivatives."""
-        return FieldMapped(self(points))
+        return EvaluatedPoints(self(points), _NO_PARAMETERS)
 
     def __call__(self, points: Points) -> Points:
         """The transformed points."""
@@ -138,4 +117,4 @@ class DeformationFieldTransform(Transform, name="DeformationFieldTransform"):
 
 
 def _no_parameters() -> NoReturn:
-    raise TransformError("a deformation field has no parameters: it can be an initial transform, but not be optimised")
+    raise TransformError(f"{_NO_PARAMETERS}: it can be an initial transform, but not be optimised")

@@ -12,9 +12,10 @@ import numpy as np
 # Importing their modules makes the transforms known by their names.
 from impactreg.components.resampling import Output
 from impactreg.components.transforms import bspline, itk_text, linear, rotating
+from impactreg.components.transforms.cyclic import CyclicBSplineTransform
 from impactreg.components.transforms.displacement import DeformationFieldTransform
 from impactreg.components.transforms.itk_text import ItkTransform
-from impactreg.components.transforms.reading import existing_file
+from impactreg.components.transforms.reading import dimension_of, existing_file
 from impactreg.components.transforms.transform import Combination, Transform
 from impactreg.errors import ImageError, TransformError
 from impactreg.images.files import read_itk_transform, write_itk_transform
@@ -30,9 +31,15 @@ ITK_EXTENSIONS = ("h5", "tfm", "itk.txt", "hdf5", "mat")
 _INITIAL = "InitialTransformParameterFileName"
 _ORDER = "BSplineTransformSplineOrder"
 _OLD_INITIAL = "InitialTransformParametersFileName"
+UNREADABLE = {
+    "ExternalTransform": "it lives in the memory of the program that wrote it; write the transform itself",
+    "MultiBSplineTransformWithNormal": "splines with sliding labels are not read here; use elastix's transformix",
+}
+"""Transforms of elastix that no file can be read to here, with what to do instead."""
 FIELD_NAMES = {
     "TransformParameters": "DeformationFieldImage",
     "InitialTransformParameters": "InitialDeformationFieldImage",
+    "InverseTransformParameters": "InverseDeformationFieldImage",
 }
 _BLOCKS = {
     "ResampleInterpolator": ("FinalBSplineInterpolationOrder",),
@@ -76,7 +83,7 @@ def transform_map(
     """
     current, grid = combination.current, output.grid
     named = parameter_map.first("Transform")
-    name = named if named in current.names else current.names[0]
+    name = named if named in current.names else next(iter(current.names), "")
     common = {
         "Transform": name,
         _INITIAL: initial,
@@ -261,10 +268,16 @@ def _transforms(parameter_map: ParameterMap) -> list[Transform]:
         raise TransformError(
             f"{parameter_map.name}: (Transform ...) is missing, so this is no transform parameter file"
         )
+    if parameter_map.get("Size") or parameter_map.get("FixedImageDimension"):
+        dimension_of(parameter_map)
     if name == "File":
         return _transforms_in_itk_file(existing_file(parameter_map, "TransformFileName", beside_first=True))
     if parameter_map.get("ITKTransformParameters"):
         return [_from_itk_keys(name, parameter_map)]
+    if name in UNREADABLE:
+        raise TransformError(f'{parameter_map.where("Transform")}: (Transform "{name}"): {UNREADABLE[name]}')
+    if parameter_map.first("UseCyclicTransform") == "true" and name in bspline.BSplineTransform.names:
+        return [CyclicBSplineTransform.read(parameter_map)]
     return [Transform.named(name, parameter_map.where("Transform")).read(parameter_map)]
 
 

@@ -5,6 +5,7 @@ Mirrors `itk::CenteredTransformInitializer` (Euler, similarity), `itk::CenteredT
 """
 
 import logging
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -14,14 +15,16 @@ from torch import Tensor
 
 from impactreg.components.samplers import grid_samples
 from impactreg.components.setup import Setup
+from impactreg.components.transforms.start_search import Start, find_start
 from impactreg.errors import ParameterError, RegistrationError
+from impactreg.images import sums
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
 from impactreg.parameters import Once, Settings, WholeList
 
 logger = logging.getLogger(__name__)
 Point = Float[Tensor, " dim"]
-Method = Literal["GeometricalCenter", "CenterOfGravity", "Origins", "GeometryTop"]
+Method = Literal["GeometricalCenter", "CenterOfGravity", "Origins", "GeometryTop", "Search"]
 
 
 class InitializationSettings(Settings):
@@ -32,7 +35,8 @@ class InitializationSettings(Settings):
     )
     automatic_transform_initialization_method: Annotated[Method, Once] = Field(
         "GeometricalCenter",
-        description="What to align: GeometricalCenter or CenterOfGravity; for affine also Origins or GeometryTop.",
+        description="What to align: GeometricalCenter or CenterOfGravity; for affine also Origins or GeometryTop. "
+        "Search looks for the best translation and rotation on coarse images, for pairs that overlap little.",
     )
     automatic_scales_estimation: Annotated[bool, Once] = Field(
         False, description="Whether to estimate the parameters' scales from the Jacobian at the start."
@@ -73,6 +77,45 @@ def initial_placement(transform: str, settings: InitializationSettings, setup: S
     if setup.before is not None:
         centre = setup.before(centre[None].to(setup.fixed.data.device))[0].cpu()
     return centre, translation
+
+
+def searched_placement(settings: InitializationSettings, setup: Setup, *, turns: bool) -> Start | None:
+    """The start that a search finds, about the centre that is given; None where no search is asked for.
+
+    The log says how much of the fixed image lies in the moving one before and after.
+    """
+    asked = settings.automatic_transform_initialization_method == "Search"
+    if not asked or not settings.automatic_transform_initialization or setup.has_initial:
+        return None
+    start = find_start(setup, _simple_translations(setup), turns=turns)
+    angle = math.degrees(math.acos(max(-1.0, min(1.0, _cosine(start.rotation)))))
+    moves = ", ".join(f"{value:.1f}" for value in start.translation.tolist())
+    logger.info(
+        "The start was searched: the centre is moved by (%s) mm and turned by %.1f degrees; %.0f %% of the fixed image "
+        "lay in the moving image before, %.0f %% do now",
+        *(moves, angle, 100 * start.before, 100 * start.after),
+    )
+    given = _given_centre(settings, setup.fixed)
+    return start if given is None else start.about(given)
+
+
+def _simple_translations(setup: Setup) -> Float[Tensor, "given dim"]:
+    """Those that the other methods give."""
+    centres = [_geometric_centre(setup.moving) - _geometric_centre(setup.fixed)]
+    centres.append(_box_centre(setup.moving, setup.moving_mask) - _box_centre(setup.fixed, setup.fixed_mask))
+    origins = [torch.tensor(i.grid.origin, dtype=torch.float64) for i in (setup.fixed, setup.moving)]
+    # shares of the values above the lowest, which CT numbers are not
+    weighted = [i.with_data(i.data - i.data.min()) for i in (setup.fixed, setup.moving)]
+    if all(bool(i.data.max() > 0) for i in weighted):
+        masses = zip(weighted, (setup.fixed_mask, setup.moving_mask), strict=True)
+        fixed, moving = (_masked_gravity(image, mask) for image, mask in masses)
+        centres.append(moving - fixed)
+    return torch.stack([*centres, origins[1] - origins[0]])
+
+
+def _cosine(rotation: Float[Tensor, "dim dim"]) -> float:
+    n = len(rotation)
+    return float(rotation.trace()) / 2 if n == 2 else (float(rotation.trace()) - 1) / 2
 
 
 def _given_centre(settings: InitializationSettings, fixed: Image) -> Point | None:
@@ -178,7 +221,7 @@ def _sampled_gravity(image: Image, mask: Mask | None, settings: InitializationSe
 
 def _centre_of_gravity(points: Float[Tensor, "points dim"], values: Float[Tensor, " points"]) -> Point:
     mass = values.double().cpu()
-    total = float(mass.sum())
+    total = float(sums.total(mass))
     if total == 0:
         raise RegistrationError(
             "the image has no mass, so that it has no centre of gravity; "

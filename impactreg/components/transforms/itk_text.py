@@ -20,8 +20,11 @@ from impactreg.parameters import ParameterMap
 
 HEADER = "#Insight Transform File V1.0"
 COMPOSITE = "CompositeTransform"
+LEAVE_OUT = "leave out (ITKTransformOutputFileNameExtension ...)"
 _PLAIN = ("TranslationTransform", "EulerTransform", "SimilarityTransform", "AffineTransform")
 _WITH_DIMENSION = ("EulerTransform", "SimilarityTransform")
+KNOWN = (*_PLAIN, "IdentityTransform", "VersorRigid3DTransform")
+"""Kinds of linear transforms that are read as they are."""
 _SAME = {"Rigid2DTransform": "EulerTransform", "MatrixOffsetTransformBase": "AffineTransform"}
 
 
@@ -88,11 +91,11 @@ def itk_text(transforms: Iterable[ItkTransform]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_itk(transform: Transform) -> ItkTransform:
-    """A transform as ITK has it; raises `TransformError` for one that ITK lacks."""
+def to_itk(transform: Transform, advice: str = LEAVE_OUT) -> ItkTransform:
+    """A transform as ITK has it; raises `TransformError`, which ends in `advice`, for one that ITK lacks."""
     if isinstance(transform, DeformationFieldTransform):
-        return _field_to_itk(transform)
-    dimension, name = transform.dimension, transform.names[0]
+        return _field_to_itk(transform, advice)
+    dimension, name = transform.dimension, next(iter(transform.names), type(transform).__name__)
     end = f"_double_{dimension}_{dimension}"
     written = ParameterMap.from_dict(transform.written())
     if name == "BSplineTransform":
@@ -103,7 +106,7 @@ def to_itk(transform: Transform) -> ItkTransform:
         name += end + ("" if order == "3" else f"_{order}")
         return ItkTransform(name, transform.parameters.tolist(), _fixed_of_grid(grid))
     if name not in _PLAIN:
-        raise TransformError(f"ITK has no {name}: leave out (ITKTransformOutputFileNameExtension ...)")
+        raise TransformError(f"ITK has no {name}: {advice}")
     if name in _WITH_DIMENSION:
         name = name.replace("Transform", f"{dimension}DTransform")
     fixed = list(written.numbers("CenterOfRotationPoint"))
@@ -172,11 +175,9 @@ def _from_itk(transform: ItkTransform, where: str) -> Transform:
     return from_itk_parameters(elastix_name(transform), transform, dimension, where)
 
 
-def _field_to_itk(transform: DeformationFieldTransform) -> ItkTransform:
+def _field_to_itk(transform: DeformationFieldTransform, advice: str) -> ItkTransform:
     if transform.order != 1:
-        raise TransformError(
-            "ITK interpolates displacement fields linearly only: leave out (ITKTransformOutputFileNameExtension ...)"
-        )
+        raise TransformError(f"ITK interpolates displacement fields linearly only: {advice}")
     field = transform.field
     values = field.data.double().cpu().movedim(0, -1).reshape(-1).tolist()
     name = f"DisplacementFieldTransform_double_{field.dimension}_{field.dimension}"

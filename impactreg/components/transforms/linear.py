@@ -15,13 +15,21 @@ from torch import Tensor
 
 from impactreg.components.component import AnySettings
 from impactreg.components.setup import Setup
-from impactreg.components.transforms.initialization import InitializationSettings, initial_placement
+from impactreg.components.transforms.initialization import (
+    InitializationSettings,
+    initial_placement,
+    searched_placement,
+)
+from impactreg.components.transforms.local import LinearLocal
 from impactreg.components.transforms.reading import floats, parameters_of
 from impactreg.components.transforms.transform import Mapped, Parameters, Points, SecondMoment, Transform
-from impactreg.errors import TransformError
+from impactreg.errors import RegistrationError, TransformError
+from impactreg.images import sums
 from impactreg.parameters import ParameterMap, WholeList
 
 Matrix = Float[Tensor, "dim dim"]
+TURNING_STEPS = 20
+"""Newton's steps to the parameters of a rotation; they double the digits each."""
 
 
 class DenseMapped(Mapped):
@@ -33,7 +41,7 @@ class DenseMapped(Mapped):
 
     def pull_back(self, gradient: Points) -> Parameters:
         """The sum of J' gradient over all points."""
-        return gradient.reshape(-1) @ self._jacobian.reshape(gradient.numel(), -1)
+        return sums.inner(gradient.reshape(-1, 1), self._jacobian.flatten(0, 1))[0]
 
     def push_forward(self, direction: Parameters) -> Points:
         """J direction at every point."""
@@ -47,7 +55,8 @@ class DenseMapped(Mapped):
     def second_moment(self, scales: Parameters) -> SecondMoment:
         """The second moment of J diag(scales)^-1/2 over all points."""
         scaled = self._jacobian / scales.sqrt().to(self._jacobian)
-        moment = torch.einsum("ndp,ndq->pq", scaled, scaled) / len(scaled)
+        rows = scaled.flatten(0, 1)
+        moment = sums.inner(rows, rows) / len(scaled)
         sandwich = scaled @ moment @ scaled.mT
         return SecondMoment(float(moment.trace()), float(torch.linalg.matrix_norm(moment)), sandwich)
 
@@ -107,14 +116,37 @@ class LinearTransform(Transform):
     def begin(cls, settings: AnySettings, setup: Setup) -> Self:
         """The identity about the centre of the fixed image, or where `AutomaticTransformInitialization` puts it."""
         dimension = setup.fixed.dimension
-        centre, translation = initial_placement(cls.names[0], cast(InitializationSettings, settings), setup)
+        asked = cast(InitializationSettings, settings)
+        start = searched_placement(asked, setup, turns=bool(cls.matrix_positions(dimension)))
         parameters = cls.identity_parameters(dimension)
+        if start is not None:
+            parameters[cls.translation_positions(dimension)] = start.translation
+            return cls(parameters, start.centre).turned(start.rotation)
+        centre, translation = initial_placement(cls.names[0], asked, setup)
         parameters[cls.translation_positions(dimension)] = translation
         return cls(parameters, centre)
 
     def with_parameters(self, parameters: Parameters) -> Self:
         """The same kind of transform about the same centre."""
         return replace(self, parameters=parameters)
+
+    def turned(self, rotation: Matrix) -> Self:
+        """The same translation with the parameters of a rotation of less than 90 degrees as matrix.
+
+        Raises `RegistrationError` where the transform has no such matrix.
+        """
+        positions = self.matrix_positions(self.dimension)
+        parameters = self.parameters.clone()
+        parameters[positions] = self.identity_parameters(self.dimension)[positions]
+        for _ in range(TURNING_STEPS if positions else 0):
+            here = self.with_parameters(parameters.clone())
+            lacking = (rotation - here.matrix()).reshape(-1, 1)
+            derivatives = here.matrix_derivatives().flatten(1).T
+            parameters[positions] += torch.linalg.lstsq(derivatives, lacking).solution[:, 0]
+        found = self.with_parameters(parameters)
+        if float((found.matrix() - rotation).abs().max()) > 1e-6:
+            raise RegistrationError(f"a {type(self).__name__} cannot start turned: start from a transform by -t0")
+        return found
 
     @property
     def translation(self) -> Float[Tensor, " dim"]:
@@ -135,6 +167,16 @@ class LinearTransform(Transform):
         jacobian[:, :, self.matrix_positions(dimension)] = moved
         jacobian[:, :, self.translation_positions(dimension)] = torch.eye(dimension).to(points)
         return DenseMapped(self(points), jacobian)
+
+    def local(self, points: Points) -> LinearLocal:
+        """The matrix, the same at every point."""
+        return LinearLocal(
+            len(points),
+            self.matrix().to(points),
+            self.matrix_derivatives().to(points),
+            self.matrix_positions(self.dimension),
+            self.parameters.numel(),
+        )
 
     def default_scales(self, settings: AnySettings) -> Parameters:
         """100,000 for the matrix and 1 for the translation unless `Scales` gives one number for the matrix or one for

@@ -31,13 +31,30 @@ def parameters_of(parameter_map: ParameterMap, needed: int) -> Float[Tensor, " p
     return torch.tensor(values, dtype=torch.float64)
 
 
-def existing_file(parameter_map: ParameterMap, key: str, *, beside_first: bool = False) -> Path:
-    """The file that a key names: as written (if relative, in the working folder), else beside the map's own file.
+def dimension_of(parameter_map: ParameterMap) -> int:
+    """2 or 3: `FixedImageDimension`, else the count of `Size`; raises `TransformError` for none and for others."""
+    written = parameter_map.first("FixedImageDimension")
+    key = "FixedImageDimension" if written else "Size"
+    found = int(parameter_map.numbers(key)[0]) if written else len(parameter_map.get("Size", ()))
+    if found == 0:
+        raise TransformError(
+            f"{parameter_map.where(key)}: a transform needs (FixedImageDimension ...), which is missing"
+        )
+    if found not in (2, 3):
+        raise TransformError(
+            f"{parameter_map.where(key)}: transforms of 2D and 3D images are read here, and this one is {found}D; "
+            "use elastix's own transformix"
+        )
+    return found
+
+
+def existing_file(parameter_map: ParameterMap, key: str, *, beside_first: bool = False, entry: int = 0) -> Path:
+    """The file that an entry of a key names: as written (relative ones in the working folder), else beside the map's.
 
     With `beside_first` the folder of the map's file is looked into first. A file of the same name beside the map's
     file stands in, with a warning, for one that has moved along with it. Raises `TransformError` where there is none.
     """
-    name = parameter_map.first(key)
+    name = (*parameter_map.get(key, ()), "")[entry]
     if not name:
         raise TransformError(f"{parameter_map.where(key)}: a transform needs ({key} ...), which is missing")
     written = Path(name)

@@ -31,6 +31,7 @@ class EulerTransform(LinearTransform, name="EulerTransform"):
     """Rotation and translation: (angle, tx, ty) in 2D, (rx, ry, rz, tx, ty, tz) in 3D, radians and millimetres.
 
     3D rotates by R = Rz Rx Ry, or Rz Ry Rx with `ComputeZYX` (`itk::Euler2DTransform`, `itk::Euler3DTransform`).
+    elastix documents that key of a parameter file, but reads it from transform files alone.
     """
 
     Settings = EulerSettings
@@ -72,7 +73,9 @@ class EulerTransform(LinearTransform, name="EulerTransform"):
     def begin(cls, settings: AnySettings, setup: Setup) -> Self:
         """The identity about the centre, or where `AutomaticTransformInitialization` puts it."""
         start = super().begin(settings, setup)
-        return cls(start.parameters, start.centre, cast(EulerSettings, settings).compute_z_y_x)
+        # the angles of a start that is turned depend on the order
+        ordered = cls(start.parameters, start.centre, cast(EulerSettings, settings).compute_z_y_x)
+        return ordered.turned(start.matrix()) if ordered.compute_zyx else ordered
 
     def written(self) -> dict[str, list[str | int | float]]:
         """As every linear transform, and `ComputeZYX` in 3D."""

@@ -5,7 +5,7 @@ gradients back to the parameters and pushes parameter directions forward to the 
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from impactreg.components.component import AnySettings, Component
 from impactreg.components.setup import Setup
+from impactreg.components.transforms.last_points import LastPoints
+from impactreg.components.transforms.local import AddedLocal, ComposedLocal, DifferentiatedLocal, Local
 from impactreg.errors import TransformError
 from impactreg.parameters import ParameterMap
 
@@ -92,6 +94,12 @@ class Transform(Component, kind="Transform"):
         """The transformed points."""
         return self.at(points).points
 
+    def local(self, points: Points) -> Local:
+        """The spatial Jacobian and Hessian at points; where a kind of transform does not say them, the Jacobian alone,
+        by automatic differentiation.
+        """
+        return DifferentiatedLocal(self, points, f"a {type(self).__name__}")
+
     def default_scales(self, settings: AnySettings) -> Parameters:
         """What the optimizer divides squared parameters by when nothing is estimated (elastix's `Scales`)."""
         del settings
@@ -118,6 +126,7 @@ class Combination:
     current: Transform
     initial: "Transform | Combination | None" = None
     compose: bool = True
+    _before: LastPoints[Points] = field(default_factory=LastPoints, repr=False)
 
     @property
     def dimension(self) -> int:
@@ -137,7 +146,7 @@ class Combination:
         """The transformed points with the Jacobian of the current transform there."""
         if self.initial is None:
             return self.current.at(points)
-        before = self.initial(points)
+        before = self._moved_before(points)
         if self.compose:
             return self.current.at(before)
         mapped = self.current.at(points)
@@ -148,8 +157,24 @@ class Combination:
         """The transformed points."""
         if self.initial is None:
             return self.current(points)
-        before = self.initial(points)
+        before = self._moved_before(points)
         return self.current(before) if self.compose else self.current(points) + before - points
+
+    def local(self, points: Points) -> Local:
+        """The spatial Jacobian and Hessian of the whole, with derivatives to the parameters of the current
+        transform.
+        """
+        if self.initial is None:
+            return self.current.local(points)
+        if self.compose:
+            return ComposedLocal(self.current.local(self._moved_before(points)), self.initial.local(points))
+        return AddedLocal(self.current.local(points), self.initial.local(points))
+
+    def _moved_before(self, points: Points) -> Points:
+        """What the transform before makes of the points, found once for the same points: it does not change."""
+        if self.initial is None:
+            return points
+        return self._before.of(points, self.initial, self.initial)
 
     def to(self, device: "torch.device | str") -> "Combination":
         """The same transforms with their parameters on a device; those of linear ones, being few, stay on the CPU."""

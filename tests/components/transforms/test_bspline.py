@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from impactreg.components.interpolators import Interpolant
 from impactreg.components.setup import Setup
-from impactreg.components.transforms.bspline import BSplineTransform, control_grid
+from impactreg.components.transforms.bspline import BSplineTransform
+from impactreg.components.transforms.control_grid import control_grid
 from impactreg.components.transforms.linear import AffineTransform, TranslationTransform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ParameterError, TransformError

@@ -143,6 +143,24 @@ def test_the_old_spelling_is_read_with_a_warning(transforms, sample, tmp_path, c
     assert "old spelling" in caplog.text
 
 
+def test_a_chain_of_five_over_several_folders_is_followed(transforms, sample, tmp_path, monkeypatch):
+    """Each file names the one before it relative to its own folder."""
+    names = ("euler", "affine", "spline 3", "similarity", "translation")
+    folders = [tmp_path / "a", tmp_path / "a" / "b", tmp_path, tmp_path / "c", tmp_path / "c"]
+    initials = ["NoInitialTransform", "../TransformParameters.0.txt", "a/b/TransformParameters.1.txt"]
+    initials += ["../TransformParameters.2.txt", "TransformParameters.3.txt"]
+    chain = None
+    for number, (name, folder, initial) in enumerate(zip(names, folders, initials, strict=True)):
+        folder.mkdir(parents=True, exist_ok=True)
+        chain = Combination(transforms[name], chain)
+        path, _ = writer(initial=initial).write(chain, folder, str(number))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    read = read_transform(path)
+    assert len(read.chain()) == 5
+    assert torch.equal(read(sample(3)), chain(sample(3)))
+
+
 def test_a_chain_that_comes_back_to_itself_is_refused(transforms, tmp_path):
     for number, other in ((0, 1), (1, 0)):
         initial = str(tmp_path / f"TransformParameters.{other}.txt")
@@ -225,6 +243,16 @@ def test_numbers_are_written_so_that_they_come_back_exactly(transforms, tmp_path
 
 
 BAD = {
+    "external": (
+        '(Transform "ExternalTransform")\n(TransformAddress "0x1")',
+        "in the memory of the program that wrote",
+    ),
+    "labels": ('(Transform "MultiBSplineTransformWithNormal")', "use elastix's transformix"),
+    "four dimensions": (
+        '(FixedImageDimension 4)\n(Transform "TranslationTransform")\n(TransformParameters 1 2 3 4)',
+        "t.txt:1: transforms of 2D and 3D images are read here, and this one is 4D; use elastix's own transformix",
+    ),
+    "four dimensions by its size": ('(Size 1 1 1 1)\n(Transform "EulerStackTransform")', "this one is 4D"),
     "no transform": ("(Size 1 1 1)", "is missing, so this is no transform parameter file"),
     "unknown": ('(Transform "EulerTransfrom")', "did you mean 'EulerTransform'"),
     "a registration file": ('(Transform "EulerTransform")\n(CenterOfRotationPoint 0 0 0)', "TransformParameters"),

@@ -116,6 +116,46 @@ def test_h5_files_are_written_and_read_by_itk(transforms, sample, tmp_path):
         assert torch.allclose(read_transform(tmp_path / f"{name}.h5")(points), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("ending", ["tfm", "h5"])
+def test_composites_of_simpleitk_apply_their_last_member_first(sample, tmp_path, ending):
+    shift = sitk.TranslationTransform(3, (10, 0, 0))
+    turn = sitk.Euler3DTransform((1, 2, 3), 0.3, -0.2, 0.5, (4, 5, 6))
+    scale = sitk.AffineTransform(3)
+    scale.Scale((1.2, 0.8, 1.1))
+    composite = sitk.CompositeTransform([scale, turn, shift])
+    sitk.WriteTransform(composite, str(tmp_path / f"c.{ending}"))
+    expected = np.array([composite.TransformPoint(p) for p in sample(3).tolist()])
+    read = read_transform(tmp_path / f"c.{ending}")
+    assert [type(each.current).__name__ for each in read.chain()] == [
+        "TranslationTransform",
+        "EulerTransform",
+        "AffineTransform",
+    ]
+    assert np.allclose(read(sample(3)).numpy(), expected, rtol=0, atol=1e-9)
+    write_itk(tmp_path / "again.tfm", composite_to_itk(read))
+    assert np.allclose(mapped_by_simpleitk(tmp_path / "again.tfm", sample(3)).numpy(), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.itk
+def test_composites_of_itk_are_read_and_itk_reads_ours(transforms, sample, tmp_path):
+    import itk
+
+    composite = itk.CompositeTransform[itk.D, 3].New()
+    for vector in ((1, 2, 3), (4, 5, 6)):
+        member = itk.AffineTransform[itk.D, 3].New()
+        member.Rotate(0, 1, 0.1 * vector[0])
+        member.Translate(vector)
+        composite.AddTransform(member)
+    itk.transformwrite([composite], str(tmp_path / "theirs.h5"))
+    expected = np.array([list(composite.TransformPoint(p)) for p in sample(3).tolist()])
+    assert np.allclose(read_transform(tmp_path / "theirs.h5")(sample(3)).numpy(), expected, rtol=0, atol=1e-9)
+    chain = Combination(transforms["similarity"], Combination(transforms["affine"]))
+    write_itk(tmp_path / "ours.h5", composite_to_itk(chain))
+    (read,) = itk.transformread(str(tmp_path / "ours.h5"))
+    found = np.array([list(read.TransformPoint(p)) for p in sample(3).tolist()])
+    assert np.allclose(found, chain(sample(3)).numpy(), rtol=0, atol=1e-9)
+
+
 @pytest.mark.itk
 def test_what_itk_cannot_write_or_read_is_one_clear_line(transforms, tmp_path):
     with pytest.raises(OutputError, match=r"cannot be written.*use tfm"):

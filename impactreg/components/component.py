@@ -31,6 +31,8 @@ class Component:
     kind: ClassVar[str]
     names: ClassVar[tuple[str, ...]] = ()
     Settings: ClassVar[type[Settings]] = NoSettings
+    needs_points: ClassVar[tuple[str, ...]] = ()
+    """Of which images it needs landmarks: "fixed", "moving"."""
 
     def __init_subclass__(cls, *, kind: str = "", name: str | tuple[str, ...] = (), **rest: object) -> None:
         super().__init_subclass__(**rest)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from impactreg.components import splines
+from impactreg.components import scalar_splines, splines
 from impactreg.components.component import Component
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
@@ -25,18 +25,43 @@ from impactreg.parameters import Settings
 class Interpolated:
     """Values [points, channel] of an interpolant, with what is needed to differentiate them to the points' coordinates.
 
-    The gradient of each channel is never formed: the coefficients under each point are first contracted with the
-    derivative that arrives, then, axis by axis, with the weights and the slopes of the spline.
+    `to_world` turns derivatives along the index axes into those along the world's.
     """
 
     values: Float[Tensor, "points channel"]
-    blocks: Float[Tensor, "points block channel"]
-    weights: Sequence[Float[Tensor, "points taps"]]
-    slopes: Sequence[Float[Tensor, "points taps"]]
     to_world: Float[Tensor, "dim dim"]
 
     def pull_back(self, derivative: Float[Tensor, "points channel"]) -> Float[Tensor, "points dim"]:
         """The sum over channels of derivative times the gradient (per millimetre, world axes) at each point."""
+        return self._along_index_axes(derivative) @ self.to_world.T
+
+    def _along_index_axes(self, derivative: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ScalarInterpolated(Interpolated):
+    """Of one channel: its derivatives along the index axes are at hand."""
+
+    slopes: Float[Tensor, "points dim"]
+
+    def _along_index_axes(self, derivative: Tensor) -> Tensor:
+        return derivative * self.slopes
+
+
+@dataclass(frozen=True)
+class VectorInterpolated(Interpolated):
+    """Of many channels: the gradient of each is never formed.
+
+    The coefficients under each point are first contracted with the derivative that arrives, then, axis by axis, with
+    the weights and the slopes of the spline.
+    """
+
+    blocks: Float[Tensor, "points block channel"]
+    weights: Sequence[Float[Tensor, "points taps"]]
+    slopes: Sequence[Float[Tensor, "points taps"]]
+
+    def _along_index_axes(self, derivative: Tensor) -> Tensor:
         along = torch.bmm(self.blocks, derivative[:, :, None])
         dimension, points = len(self.weights), len(along)
         for weight, slope in zip(self.weights, self.slopes, strict=True):
@@ -45,7 +70,7 @@ class Interpolated:
             along = both.reshape(points, -1, 2 * along.shape[2])
         # one slope and else weights: each axis has doubled the last index, x first
         steep = [2 ** (dimension - 1 - axis) for axis in range(dimension)]
-        return along[:, 0, steep] @ self.to_world.T
+        return along[:, 0, steep]
 
 
 class Interpolant:
@@ -93,15 +118,21 @@ class Interpolant:
         """The values at world points (mm); points farther outside than the margin get the value there. `channels`
         chooses some.
         """
+        if self.channels == 1:
+            return scalar_splines.value(self.scalars, self._index(points))[:, None]
         start, weights = splines.weights(self.order, self._index(points))
         return _contract(self._blocks(start, channels), weights.to(self._dtype).unbind(dim=1))
 
     def at(self, points: Float[Tensor, "points dim"], channels: Int[Tensor, " chosen"] | None = None) -> Interpolated:
         """The values at world points, ready to pull derivatives to them back to the points."""
+        to_world = self._index_to_world_gradient
+        if self.channels == 1:
+            values, along = scalar_splines.value_and_slopes(self.scalars, self._index(points))
+            return ScalarInterpolated(values[:, None], to_world, along)
         start, value, slope = splines.weights_and_derivatives(self.order, self._index(points))
         weights, slopes = (w.to(self._dtype).unbind(dim=1) for w in (value, slope))
         blocks = self._blocks(start, channels)
-        return Interpolated(_contract(blocks, weights), blocks, weights, slopes, self._index_to_world_gradient)
+        return VectorInterpolated(_contract(blocks, weights), to_world, blocks, weights, slopes)
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +147,11 @@ class Interpolant:
     def _index_to_world_gradient(self) -> Tensor:
         matrix = torch.as_tensor(self.grid.inverse_matrix.T.copy())
         return matrix.to(dtype=self._dtype, device=self._coefficients.device)
+
+    @property
+    def scalars(self) -> scalar_splines.Scalars:
+        """The coefficients with their rim; those of several channels follow each other at every grid point."""
+        return scalar_splines.Scalars(self._coefficients, self.order, self._shape, self._rim)
 
     def _size(self, like: Tensor) -> Tensor:
         return torch.tensor(self.grid.size, dtype=like.dtype, device=like.device)
@@ -182,13 +218,43 @@ class LinearInterpolator(Interpolator, name="LinearInterpolator"):
         return Interpolant.of(image, self.order, one_sided=True)
 
 
+class NearestInterpolant(Interpolant):
+    """The value of the nearest voxel, with the central differences there as gradient."""
+
+    def __init__(self, image: Image) -> None:
+        super().__init__(image.data.movedim(0, -1), image.grid, 0)
+        slopes = torch.stack([_central_differences(image.scalar, axis) for axis in reversed(range(image.dimension))])
+        self._slopes = Interpolant(slopes.movedim(0, -1), image.grid, 0)
+
+    def at(self, points: Float[Tensor, "points dim"], channels: Int[Tensor, " chosen"] | None = None) -> Interpolated:
+        """The values at world points, ready to pull derivatives to them back to the points."""
+        del channels
+        return ScalarInterpolated(self.values(points), self._index_to_world_gradient, self._slopes.values(points))
+
+
 class NearestNeighborInterpolator(Interpolator, name="NearestNeighborInterpolator"):
-    """The value of the nearest voxel, whose gradient is zero (`elx::NearestNeighborInterpolator`)."""
+    """The value of the nearest voxel (`elx::NearestNeighborInterpolator`), and central differences as its gradient, as
+    metrics of elastix take where an interpolator has none.
+    """
 
     @property
     def order(self) -> int:
         """0."""
         return 0
+
+    def of(self, image: Image) -> Interpolant:
+        """The interpolant of an image of one channel."""
+        return NearestInterpolant(image) if image.channels == 1 else super().of(image)
+
+
+def _central_differences(values: Float[Tensor, "*space"], axis: int) -> Float[Tensor, "*space"]:
+    """Half the difference of both neighbours along an axis; beyond the border the outermost voxel goes on
+    (`itk::GradientImageFilter`).
+    """
+    n = values.shape[axis]
+    after = torch.arange(1, n + 1, device=values.device).clamp(max=n - 1)
+    before = torch.arange(-1, n - 1, device=values.device).clamp(min=0)
+    return (values.index_select(axis, after) - values.index_select(axis, before)) / 2
 
 
 def _contract(

@@ -36,12 +36,19 @@ class PyramidSettings(Settings):
     """What every pyramid reads; a schedule that is too short is not used at all."""
 
     image_pyramid_schedule: _Factors = Field(
-        (), description="Factor of each resolution and axis; by default 2 to the number of finer resolutions."
+        (),
+        description="Factor of each resolution and axis, x y z of the coarsest first; by default 2 to the number of "
+        "finer resolutions.",
     )
-    fixed_image_pyramid_schedule: _Factors = Field((), description="The same for the fixed image alone.")
-    moving_image_pyramid_schedule: _Factors = Field((), description="The same for the moving image alone.")
+    fixed_image_pyramid_schedule: _Factors = Field(
+        (), description="As ImagePyramidSchedule, for the fixed image alone, and stronger."
+    )
+    moving_image_pyramid_schedule: _Factors = Field(
+        (), description="As ImagePyramidSchedule, for the moving image alone, and stronger."
+    )
     write_pyramid_images_after_each_resolution: bool = Field(
-        False, description="Whether the pyramid images are written as <label>.<N>.R<resolution>."
+        False,
+        description="Whether the images of the pyramids are written, as FixedImagePyramid0.<stage>.R<resolution>.",
     )
 
 
@@ -49,29 +56,45 @@ class NumberedSettings(PyramidSettings):
     """What pyramids read that may have a schedule of their own among several."""
 
     fixed_image_pyramid_i_schedule: _Factors = Field(
-        (), alias="FixedImagePyramid<i>Schedule", description="Schedule of the i-th fixed image pyramid."
+        (),
+        alias="FixedImagePyramid<i>Schedule",
+        description="As FixedImagePyramidSchedule, for the fixed pyramid of that number among several.",
     )
     moving_image_pyramid_i_schedule: _Factors = Field(
-        (), alias="MovingImagePyramid<i>Schedule", description="Schedule of the i-th moving image pyramid."
+        (),
+        alias="MovingImagePyramid<i>Schedule",
+        description="As MovingImagePyramidSchedule, for the moving pyramid of that number among several.",
     )
 
 
 class GenericSettings(PyramidSettings):
     """What the generic pyramids read; the more special key wins, and the plain schedule over the rescale schedule."""
 
-    image_pyramid_rescale_schedule: _Factors = Field((), description="Factor by which each axis is made coarser.")
-    fixed_image_pyramid_rescale_schedule: _Factors = Field((), description="The same for the fixed image alone.")
-    moving_image_pyramid_rescale_schedule: _Factors = Field((), description="The same for the moving image alone.")
+    image_pyramid_rescale_schedule: _Factors = Field(
+        (),
+        description="Factor by which each axis is made coarser, for each resolution; by default 2 to the number of "
+        "finer resolutions.",
+    )
+    fixed_image_pyramid_rescale_schedule: _Factors = Field(
+        (), description="As ImagePyramidRescaleSchedule, for the fixed image alone, and stronger."
+    )
+    moving_image_pyramid_rescale_schedule: _Factors = Field(
+        (), description="As ImagePyramidRescaleSchedule, for the moving image alone, and stronger."
+    )
     image_pyramid_smoothing_schedule: _Sigmas = Field(
         (), description="Standard deviation of the smoothing in millimetres; by default half a voxel of the resolution."
     )
-    fixed_image_pyramid_smoothing_schedule: _Sigmas = Field((), description="The same for the fixed image alone.")
-    moving_image_pyramid_smoothing_schedule: _Sigmas = Field((), description="The same for the moving image alone.")
+    fixed_image_pyramid_smoothing_schedule: _Sigmas = Field(
+        (), description="As ImagePyramidSmoothingSchedule, for the fixed image alone, and stronger."
+    )
+    moving_image_pyramid_smoothing_schedule: _Sigmas = Field(
+        (), description="As ImagePyramidSmoothingSchedule, for the moving image alone, and stronger."
+    )
     image_pyramid_use_shrink_image_filter: Annotated[bool, Once] = Field(
         False, description="Whether voxels are picked instead of interpolated linearly."
     )
     compute_pyramid_images_per_resolution: Annotated[bool, Once] = Field(
-        False, description="Read and ignored: an image is computed when its resolution needs it."
+        False, description="Without effect: an image is always computed when its resolution needs it."
     )
 
 
@@ -247,6 +270,8 @@ def _merged(schedules: Sequence[Sequence[Number]], length: int, name: str) -> li
         if longest:
             logger.warning("the %s has %d of %d values: the default schedule is used", name, longest, length)
         return None
+    if longest > length:
+        logger.warning("the %s has %d values, of which the first %d are used", name, longest, length)
     return [next(s[i] for s in reversed(schedules) if i < len(s)) for i in range(length)]
 
 

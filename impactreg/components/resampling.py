@@ -9,7 +9,7 @@ from impactreg.components.component import Component
 from impactreg.components.setup import PointMap
 from impactreg.components.warping import warp
 from impactreg.errors import ImageError, OutputError, TransformError
-from impactreg.images.files import FORMATS
+from impactreg.images.files import FORMATS, ITK_FORMATS
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.pixels import numpy_type
@@ -43,7 +43,7 @@ class FinalBSplineInterpolatorSettings(Settings):
         3,
         ge=0,
         alias="FinalBSplineInterpolationOrder",
-        description="Order of the B-spline that makes the result, 0 to 3.",
+        description="Order of the B-spline that makes the result image; 0 is the nearest voxel and 1 is linear.",
     )
 
     def check(self) -> None:
@@ -102,19 +102,22 @@ class ResamplerSettings(Settings):
         0.0, allow_inf_nan=True, description="Value of the result outside the moving image."
     )
     result_image_format: Annotated[str, Once] = Field(
-        "mhd", description="Ending of the names of images: mhd, mha, nii, nii.gz, nrrd."
+        "mhd",
+        description="Ending of the names of images, which say the format: mhd, mha, nii, nii.gz, nrrd and others.",
     )
     result_image_pixel_type: Annotated[str, Once] = Field("short", description="Pixel type of result images.")
     compress_result_image: Annotated[bool, Once] = Field(False, description="Whether result images are compressed.")
 
     def check(self) -> None:
         """Only formats and pixel types that can be written."""
-        if self.result_image_format not in FORMATS:
-            raise Refused("result_image_format", f"one of {', '.join(FORMATS)} is needed")
+        if self.result_image_format not in FORMATS + ITK_FORMATS:
+            raise Refused("result_image_format", f"one of {', '.join(FORMATS + ITK_FORMATS)} is needed")
         try:
-            numpy_type(self.result_image_pixel_type)
+            pixel_type = numpy_type(self.result_image_pixel_type)
         except OutputError as error:
             raise Refused("result_image_pixel_type", str(error)) from None
+        if self.result_image_format == "dcm" and (pixel_type.kind == "f" or pixel_type.itemsize > 2):
+            raise Refused("result_image_pixel_type", 'a DICOM file takes "short" or "unsigned short"')
 
 
 class Resampler(Component, kind="Resampler"):
@@ -166,18 +169,11 @@ class Output:
     @classmethod
     def of(cls, parameter_map: ParameterMap, grid: Grid | None = None) -> "Output":
         """What a parameter file asks for, on a grid or on its own; raises `TransformError` without either."""
-        interpolator = ResampleInterpolator.named(
-            parameter_map.first("ResampleInterpolator", "FinalBSplineInterpolator"),
-            parameter_map.where("ResampleInterpolator"),
-        )
-        resampler = Resampler.named(
-            parameter_map.first("Resampler", "DefaultResampler"), parameter_map.where("Resampler")
-        )
-        settings = resampler.Settings.read(parameter_map, label="Resampler0")
+        interpolator, resampler = choose(parameter_map)
         return cls(
             grid or grid_of(parameter_map),
-            interpolator(interpolator.Settings.read(parameter_map, label="ResampleInterpolator0")),
-            resampler(settings),
+            interpolator,
+            resampler,
             parameter_map.first("UseDirectionCosines", "true") != "false",
         )
 
@@ -203,6 +199,20 @@ class Output:
     def written(self) -> tuple[Written, Written]:
         """The keys of interpolator and resampler in a TransformParameters file."""
         return self.interpolator.written(), self.resampler.written()
+
+
+def choose(parameter_map: ParameterMap) -> tuple[ResampleInterpolator, Resampler]:
+    """What a parameter file names to make its result; raises `ParameterError` for what is unknown or not allowed."""
+    interpolator = ResampleInterpolator.named(
+        parameter_map.first("ResampleInterpolator", "FinalBSplineInterpolator"),
+        parameter_map.where("ResampleInterpolator"),
+    )
+    resampler = Resampler.named(parameter_map.first("Resampler", "DefaultResampler"), parameter_map.where("Resampler"))
+    settings = resampler.Settings.read(parameter_map, label="Resampler0")
+    return (
+        interpolator(interpolator.Settings.read(parameter_map, label="ResampleInterpolator0")),
+        resampler(settings),
+    )
 
 
 def grid_of(parameter_map: ParameterMap) -> Grid:

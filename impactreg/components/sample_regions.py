@@ -1,6 +1,7 @@
 """Sample regions: the voxels of an image from which samples are taken, and regular grids of them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,7 +101,7 @@ class MaskLookup:
         self._voxels = mask.inside.reshape(-1) if mask.grid.same_as(image.grid, 1e-9) else None
         self._volume = float(mask.inside.sum()) * math.prod(mask.grid.spacing)
         device = image.data.device
-        self._sizes = torch.tensor(image.grid.size, dtype=torch.float64, device=device)[:, None]
+        self._sizes = column(image.grid.size).to(device)
         self._strides = torch.tensor([raster_strides(image.grid.shape)], dtype=torch.float64, device=device)
 
     def contains(self, index: Float[Tensor, "dim points"]) -> Bool[Tensor, " points"]:
@@ -125,7 +126,7 @@ class LinearCells:
     """
 
     def __init__(self, data: Float[Tensor, "*space"]) -> None:
-        sizes = torch.tensor(data.shape[::-1], dtype=torch.float64, device=data.device)[:, None]
+        sizes = column(data.shape[::-1]).to(data.device)
         self._flat = data.reshape(-1)
         self._last = sizes - 1
         self._last_cell = (sizes - 2).clamp(min=0)
@@ -147,3 +148,8 @@ class LinearCells:
             half = len(values) // 2
             values = torch.lerp(values[:half], values[half:], row)
         return values[0]
+
+
+def column(values: Sequence[float]) -> Float[Tensor, "dim 1"]:
+    """A number for each axis, as a column beside points that are columns."""
+    return torch.tensor(values, dtype=torch.float64)[:, None]

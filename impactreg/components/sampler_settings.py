@@ -39,14 +39,8 @@ class SampleGridEntries(PerLevelAndDimension):
 class SamplerSettings(Settings):
     """What every sampler reads."""
 
-    new_samples_every_iteration: bool = Field(False, description="Whether every iteration takes new random samples.")
-    maximum_number_of_sampling_attempts: int = Field(
-        0,
-        ge=0,
-        description="How often an iteration is repeated when too many samples fall outside the moving image.",
-    )
     use_multi_threading_for_samplers: Annotated[bool, Once] = Field(
-        True, description="Read and ignored: samples are always taken all at once."
+        True, description="Without effect: samples are always taken all at once."
     )
 
 

@@ -6,6 +6,7 @@ exactly, with the mirrored border of `itk::BSplineDecompositionImageFilter` (Uns
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +26,7 @@ def weights(
 ) -> tuple[Float[Tensor, "*points"], Float[Tensor, "*points taps"]]:
     """The support's start and the order + 1 weights of the B-spline of this order (0 to 3) at each continuous index."""
     start = support_start(order, index)
-    return start, _basis(order, index - start)
+    return start, torch.stack(basis(order, index - start), dim=-1)
 
 
 def weights_and_derivatives(
@@ -34,7 +35,47 @@ def weights_and_derivatives(
     """As `weights`, with the derivatives of the weights to the index as third value."""
     start = support_start(order, index)
     offset = index - start
-    return start, _basis(order, offset), _basis_derivative(order, offset)
+    weights, slopes = basis(order, offset), basis_derivative(order, offset)
+    return start, torch.stack(weights, dim=-1), torch.stack(slopes, dim=-1)
+
+
+def basis(order: int, t: Float[Tensor, "*points"]) -> list[Float[Tensor, "*points"]]:
+    """The order + 1 weights at offset `t` from the support's start."""
+    if order == 0:
+        return [torch.ones_like(t)]
+    if order == 1:
+        return [1 - t, t]
+    u = t - 1
+    if order == 2:
+        last = 0.5 * (0.5 + u) ** 2
+        middle = 0.75 - u**2
+        return [1 - middle - last, middle, last]
+    square = u * u
+    last = square * u / 6
+    first = (1 - u) ** 3 / 6
+    second = 2 / 3 - square * (2 - u) / 2
+    return [first, second, 1 - first - second - last, last]
+
+
+def basis_derivative(order: int, t: Float[Tensor, "*points"]) -> list[Float[Tensor, "*points"]]:
+    """The derivatives of `basis` to `t`: differences of the weights of the order below."""
+    if order == 0:
+        return [torch.zeros_like(t)]
+    lower = _lower_basis(order, t)
+    inner = [before - after for before, after in pairwise(lower)]
+    return [-lower[0], *inner, lower[-1]]
+
+
+def _lower_basis(order: int, t: Tensor) -> list[Tensor]:
+    """The order - 1 weights over the inner taps, on the same support."""
+    if order == 1:
+        return [torch.ones_like(t)]
+    if order == 2:
+        return [1.5 - t, t - 0.5]
+    u = t - 1
+    first = 0.5 * (1 - u) ** 2
+    last = 0.5 * u**2
+    return [first, 1 - first - last, last]
 
 
 def coefficients(samples: Float[Tensor, "*space channel"], order: int) -> Float[Tensor, "*space channel"]:
@@ -109,47 +150,6 @@ def tensor_product(per_axis: list[Float[Tensor, "points taps"]]) -> Float[Tensor
     for axis in per_axis[1:]:
         product = (axis[:, :, None] * product[:, None, :]).reshape(len(product), -1)
     return product
-
-
-def _basis(order: int, t: Tensor) -> Tensor:
-    """Weights at offset `t` from the support's start."""
-    if order == 0:
-        return torch.ones_like(t)[..., None]
-    if order == 1:
-        return torch.stack([1 - t, t], dim=-1)
-    if order == 2:
-        u = t - 1
-        last = 0.5 * (0.5 + u) ** 2
-        middle = 0.75 - u**2
-        return torch.stack([1 - middle - last, middle, last], dim=-1)
-    u = t - 1
-    v = 1 - u
-    last = u**3 / 6
-    first = v**3 / 6
-    second = 2 / 3 - u**2 * (2 - u) / 2
-    return torch.stack([first, second, 1 - first - second - last, last], dim=-1)
-
-
-def _basis_derivative(order: int, t: Tensor) -> Tensor:
-    """Derivatives of `_basis`: differences of the weights of the order below."""
-    if order == 0:
-        return torch.zeros_like(t)[..., None]
-    lower = _lower_basis(order, t)
-    edge = torch.zeros_like(lower[..., :1])
-    padded = torch.cat([edge, lower, edge], dim=-1)
-    return padded[..., :-1] - padded[..., 1:]
-
-
-def _lower_basis(order: int, t: Tensor) -> Tensor:
-    """The order - 1 weights over the inner taps, on the same support."""
-    if order == 1:
-        return torch.ones_like(t)[..., None]
-    if order == 2:
-        return torch.stack([1.5 - t, t - 0.5], dim=-1)
-    u = t - 1
-    first = 0.5 * (1 - u) ** 2
-    last = 0.5 * u**2
-    return torch.stack([first, 1 - first - last, last], dim=-1)
 
 
 @lru_cache(maxsize=32)

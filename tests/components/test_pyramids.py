@@ -49,9 +49,9 @@ def test_a_schedule_that_is_too_short_is_not_used_at_all(caplog):
     assert "the fixed image pyramid schedule has 3 of 4 values: the default schedule is used" in caplog.text
 
 
-def test_surplus_values_are_ignored(caplog):
+def test_surplus_values_are_told_and_not_used(caplog):
     assert pyramid("Recursive", ImagePyramidSchedule=[6, 4, 3, 2, 1, 1]).schedule == ((6, 4), (3, 2))
-    assert not caplog.records
+    assert "has 6 values, of which the first 4 are used" in caplog.text
 
 
 def test_only_the_smoothing_pyramid_takes_zeros_and_rising_factors(caplog):

@@ -49,6 +49,10 @@ def test_every_interpolator_has_its_order(name, order, clamped):
         ({"FinalBSplineInterpolationOrder": 4}, "0, 1, 2 or 3 is needed"),
         ({"ResultImagePixelType": "colour"}, 'pixel type "colour" is not known'),
         ({"ResultImageFormat": "jpg"}, "one of nii, nii.gz, mha, mhd, nrrd"),
+        (
+            {"ResultImageFormat": "dcm", "ResultImagePixelType": "float"},
+            'a DICOM file takes "short" or "unsigned short"',
+        ),
         ({"ResampleInterpolator": "FinalLinearInterpolatr"}, "did you mean 'FinalLinearInterpolator'"),
         ({"Resampler": "MyResampler"}, "no such Resampler"),
         ({"CompressResultImage": "yes"}, '"true" or "false" is needed'),

@@ -176,21 +176,6 @@ def test_samples_that_are_not_random_are_made_once(name):
     assert not made.is_random
 
 
-@pytest.mark.parametrize("name", ["Full", "Grid"])
-def test_new_samples_cannot_be_had_from_samplers_that_are_not_random(name, caplog):
-    made = sampler(name, NewSamplesEveryIteration=["true"])
-    assert not made.new_samples_every_iteration
-    assert f'NewSamplesEveryIteration has no effect on (ImageSampler "{name}")' in caplog.text
-
-
-@pytest.mark.parametrize("name", RANDOM)
-def test_random_samplers_draw_anew_where_they_are_asked_to(name):
-    assert not sampler(name, mask=EVERYWHERE).new_samples_every_iteration
-    keys = {"NewSamplesEveryIteration": ["false", "true"]}
-    assert sampler(name, mask=EVERYWHERE, level=1, **keys).new_samples_every_iteration
-    assert not sampler(name, mask=EVERYWHERE, level=2, **keys).new_samples_every_iteration
-
-
 def test_a_sample_region_is_a_small_box_at_a_new_place_each_time():
     made = sampler("RandomCoordinate", UseRandomSampleRegion=["true"], SampleRegionSize=[3.2, 4.4, 4.6])
     first, second = (index_of(made.draw()) for _ in range(2))
@@ -236,7 +221,6 @@ def test_a_sample_region_larger_than_the_image_is_an_error():
     [
         ("Random", "NumberOfSpatialSamples", "0"),
         ("Random", "NumberOfSpatialSamples", "2000.5"),
-        ("Random", "NewSamplesEveryIteration", "True"),
         ("RandomCoordinate", "FixedImageBSplineInterpolationOrder", "4"),
         ("RandomCoordinate", "SampleRegionSize", "wide"),
         ("Grid", "SampleGridSpacing", "0"),

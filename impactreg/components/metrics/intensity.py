@@ -6,11 +6,17 @@ import torch
 from pydantic import Field
 
 from impactreg.components.component import AnySettings
-from impactreg.components.metrics.metric import ImageMetric, ImageMetricSettings, MetricValue, Scene, in_pieces
+from impactreg.components.metrics.metric import (
+    ImageMetric,
+    ImageMetricSettings,
+    MetricValue,
+    Scene,
+    extrema,
+    in_pieces,
+)
 from impactreg.components.samplers import Samples
 from impactreg.components.transforms.transform import Combination
-from impactreg.images.image import Image
-from impactreg.images.masks import Mask
+from impactreg.images import sums
 
 
 class MeanSquaresSettings(ImageMetricSettings):
@@ -28,7 +34,6 @@ class AdvancedMeanSquares(ImageMetric, name="AdvancedMeanSquares"):
 
     def __init__(self, settings: AnySettings, scene: Scene) -> None:
         super().__init__(settings, scene)
-        self._moving = scene.interpolator.of(scene.moving.to(dtype=torch.float64))
         normalised = cast(MeanSquaresSettings, settings).use_normalization
         self._factor = _normalization(scene) if normalised else 1.0
 
@@ -41,9 +46,9 @@ class AdvancedMeanSquares(ImageMetric, name="AdvancedMeanSquares"):
             mapped = transform.at(piece.points)
             valid = self.valid(mapped.points)
             counted += int(valid.sum())
-            moving = self._moving.at(mapped.points)
+            moving = self.moving_at(mapped.points)
             difference = torch.where(valid, moving.values[:, 0] - piece.values, 0.0)
-            total += difference @ difference
+            total += sums.dot(difference, difference)
             if gradient:
                 slope += mapped.pull_back(moving.pull_back(2 * difference[:, None]))
         self.check(counted, len(samples.points))
@@ -52,16 +57,7 @@ class AdvancedMeanSquares(ImageMetric, name="AdvancedMeanSquares"):
 
 
 def _normalization(scene: Scene) -> float:
-    (fixed_min, fixed_max), (moving_min, moving_max) = (
-        _extrema(scene.fixed, scene.fixed_mask),
-        _extrema(scene.moving, scene.moving_mask),
-    )
-    largest = max(fixed_max - moving_min, moving_max - fixed_min)
+    fixed_min, fixed_max = extrema(scene.fixed, scene.fixed_mask)
+    moving_min, moving_max = extrema(scene.moving, scene.moving_mask)
+    largest = float(torch.maximum(fixed_max - moving_min, moving_max - fixed_min))
     return 100.0 / largest**2 if largest > 1e-10 else 1.0
-
-
-def _extrema(image: Image, mask: Mask | None) -> tuple[float, float]:
-    values = image.scalar.reshape(-1)
-    if mask is not None:
-        values = values[mask.contains(image.grid.points(values.device))]
-    return float(values.min()), float(values.max())

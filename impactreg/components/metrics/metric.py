@@ -2,9 +2,11 @@
 parameters.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,13 +14,13 @@ from pydantic import Field
 from torch import Tensor
 
 from impactreg.components.component import AnySettings, Component
-from impactreg.components.interpolators import Interpolator, inside_buffer
+from impactreg.components.interpolators import Interpolant, Interpolated, Interpolator, inside_buffer
 from impactreg.components.samplers import Samples
-from impactreg.components.transforms.transform import Combination
+from impactreg.components.transforms.transform import Combination, Transform
 from impactreg.errors import RegistrationError
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
-from impactreg.parameters import ParameterMap, Settings
+from impactreg.parameters import ParameterMap, Settings, WholeList
 
 POINTS_AT_ONCE = 1 << 16
 """Samples that are worked on together: enough to keep a processor busy, few enough to bound the memory."""
@@ -39,6 +41,16 @@ class ImageMetricSettings(Settings):
         alias="RequiredRatioOfValidSamples",
         description="Share of the samples that must map inside the moving image and its mask.",
     )
+    moving_image_derivative_scales: Annotated[tuple[float, ...], WholeList] = Field(
+        (),
+        alias="MovingImageDerivativeScales",
+        description="What the gradient of the moving image is multiplied by along x, y, z; 1 where nothing is said.",
+    )
+    scale_gradient_with_respect_to_moving_image_orientation: bool = Field(
+        False,
+        alias="ScaleGradientWithRespectToMovingImageOrientation",
+        description="Whether those scales are along the axes of the moving image instead of the world's.",
+    )
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,8 @@ class Scene:
     """What a metric compares in one resolution.
 
     Images and masks are those of the resolution (smoothed, eroded); `parameter_map` and `label` (such as `Metric0`) are
-    for metrics whose keys depend on more than the resolution; `model_folders` are searched for feature extractors.
+    for metrics whose keys depend on more than the resolution; `model_folders` are searched for feature extractors;
+    `fixed_points` and `moving_points` are corresponding world points (mm, float64), where they were given.
     """
 
     fixed: Image
@@ -59,21 +72,26 @@ class Scene:
     level: int = 0
     label: str = "Metric0"
     model_folders: Sequence[Path] = field(default=())
+    fixed_points: Float[Tensor, "fixed_points dim"] | None = None
+    moving_points: Float[Tensor, "moving_points dim"] | None = None
 
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A metric's value and its gradient to the parameters (None where it was not asked for)."""
+    """A metric's value and its gradient to the parameters (None where it was not asked for); `columns` are further
+    numbers for the table of iterations.
+    """
 
     value: float
     gradient: Float[Tensor, " parameters"] | None
+    columns: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metric(Component, kind="Metric"):
     """A metric, made anew for each resolution."""
 
-    Settings = ImageMetricSettings
-    needs_fixed_values: bool = True
+    needs_fixed_values: ClassVar[bool] = True
+    uses_samples: ClassVar[bool] = True
 
     def __init__(self, settings: AnySettings, scene: Scene) -> None:
         self.settings = settings
@@ -86,6 +104,11 @@ class Metric(Component, kind="Metric"):
         """
         raise NotImplementedError
 
+    @classmethod
+    def check_transform(cls, parameter_map: ParameterMap, transform: type[Transform]) -> None:
+        """Raises `ParameterError` where the metric cannot work with the transform that a parameter map chooses."""
+        del parameter_map, transform
+
     def after_iteration(self, number: int, transform: Combination) -> None:
         """Told after every iteration how many there have been and where the transform is now."""
 
@@ -93,7 +116,32 @@ class Metric(Component, kind="Metric"):
 class ImageMetric(Metric):
     """A metric that compares the moving image, at the transformed points, with the fixed image."""
 
+    Settings = ImageMetricSettings
     settings: ImageMetricSettings
+
+    @cached_property
+    def moving(self) -> Interpolant:
+        """The moving image in float64, between its voxels."""
+        return self.scene.interpolator.of(self.scene.moving.to(dtype=torch.float64))
+
+    def moving_at(self, points: Float[Tensor, "points dim"]) -> Interpolated:
+        """The moving image at world points, whose gradient is scaled by `MovingImageDerivativeScales`."""
+        found = self.moving.at(points)
+        if self.gradient_scales is None:
+            return found
+        return replace(found, to_world=self.gradient_scales @ found.to_world)
+
+    @cached_property
+    def gradient_scales(self) -> Float[Tensor, "dim dim"] | None:
+        """What gradients of the moving image are multiplied by; None where they are taken as they are."""
+        given, moving = self.settings.moving_image_derivative_scales, self.scene.moving
+        if not given:
+            return None
+        scales = (given + (1.0,) * moving.dimension)[: moving.dimension]
+        axes = torch.eye(moving.dimension, dtype=torch.float64)
+        if self.settings.scale_gradient_with_respect_to_moving_image_orientation:
+            axes = torch.tensor(moving.grid.direction, dtype=torch.float64)
+        return (axes * torch.tensor(scales, dtype=torch.float64) @ axes.T).to(moving.data.device)
 
     def valid(self, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " points"]:
         """Which moving points lie in the buffer of the moving image and in its mask."""
@@ -108,8 +156,27 @@ class ImageMetric(Metric):
         if counted == 0 or (settings.check_number_of_samples and too_few):
             raise RegistrationError(
                 f"Too many samples map outside moving image buffer: {counted} / {drawn} are inside; start "
-                'from a better alignment by -t0 or (AutomaticTransformInitialization "true"), or check the masks'
+                'from a better alignment by -t0 or (AutomaticTransformInitialization "true"), where little overlaps '
+                'with (AutomaticTransformInitializationMethod "Search"), or check the masks'
             )
+
+
+def extrema(image: Image, mask: Mask | None) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The lowest and the highest value of an image, in its own precision, among the voxels whose centres a mask holds.
+
+    Raises `RegistrationError` where no voxel is inside the mask.
+    """
+    values = image.scalar.reshape(-1)
+    if mask is not None:
+        same = mask.grid == image.grid
+        values = values[mask.inside.reshape(-1) if same else mask.contains(image.grid.points(values.device))]
+        if not len(values):
+            size = " x ".join(map(str, image.grid.size))
+            raise RegistrationError(
+                f"{mask.name}: no voxel of the {size} image of a resolution is inside: enlarge the mask, or take "
+                "pyramids that shrink less"
+            )
+    return values.amin(), values.amax()
 
 
 def in_pieces(samples: Samples) -> Iterator[Samples]:

@@ -13,6 +13,7 @@ from pydantic import Field
 from impactreg.components.optimizers.estimation import EstimationSettings, Schedule, estimate
 from impactreg.components.optimizers.optimizer import Move, Objective, Optimizer, Step, descend, norm
 from impactreg.components.transforms.transform import Parameters
+from impactreg.images import sums
 
 logger = logging.getLogger(__name__)
 
@@ -110,4 +111,4 @@ class _AdaptiveLaw:
             return self._time + (self._schedule.sigmoid_max + self._schedule.sigmoid_min) / 2
         if self._previous is None:
             return self._time
-        return max(0.0, self._time + self._schedule.time_step(float(scaled @ self._previous)))
+        return max(0.0, self._time + self._schedule.time_step(float(sums.dot(scaled, self._previous))))

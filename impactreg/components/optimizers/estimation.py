@@ -22,6 +22,7 @@ from impactreg.components.optimizers.optimizer import Objective, SamplingSetting
 from impactreg.components.samplers import grid_samples
 from impactreg.components.transforms.transform import Mapped, Parameters
 from impactreg.errors import RegistrationError
+from impactreg.images import sums
 from impactreg.parameters import Once
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ def _from_displacements(
     delta = step_length(settings, objective)
     gradient = objective.evaluate(parameters).gradient
     lengths = torch.linalg.vector_norm(mapped.push_forward(gradient / objective.scales), dim=1)
-    largest = float(lengths.mean() + 2 * lengths.std(correction=0))
+    largest = float(sums.mean(lengths) + 2 * sums.deviation(lengths, correction=0))
     quietness = 1.0
     if settings.noise_compensation:
         count = settings.number_of_gradient_measurements or 2

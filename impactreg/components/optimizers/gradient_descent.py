@@ -18,6 +18,7 @@ from impactreg.components.optimizers.optimizer import (
     norm,
 )
 from impactreg.components.transforms.transform import Parameters
+from impactreg.images import sums
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class RegularStepGradientDescent(Optimizer, name="RegularStepGradientDescent"):
             magnitude = norm(direction)
             if magnitude < asked.minimum_gradient_magnitude:
                 return "Minimum gradient magnitude has been reached"
-            if float(direction @ previous) < 0:
+            if float(sums.dot(direction, previous)) < 0:
                 length *= asked.relaxation_factor
             if length < shortest:
                 return "Minimum step size has been reached"

@@ -25,6 +25,12 @@ from impactreg.parameters import Settings
 
 OUT_OF_ITERATIONS = "Maximum number of iterations has been reached"
 
+Cell = float | str
+"""What a column of elastix's tables holds: a number, or a word such as a stop reason."""
+
+Row = dict[str, Cell]
+"""An iteration by elastix's column names."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,14 +48,20 @@ class Step:
     """One iteration: a row of elastix's IterationInfo file, and where it led.
 
     `value`, `gradient_norm` and `columns` (the step size and the evaluation's own) are those at the start of the step;
-    `parameters` are those at its end.
+    `parameters` are those at its end. `gradient_column` is elastix's name for the column of the gradient's length.
     """
 
     iteration: int
     parameters: Parameters
     value: float
     gradient_norm: float
-    columns: Mapping[str, float]
+    columns: Mapping[str, Cell]
+    gradient_column: str = "4:||Gradient||"
+
+    @property
+    def row(self) -> Row:
+        """The iteration in elastix's columns, without its number and its time."""
+        return {"2:Metric": self.value, **self.columns, self.gradient_column: self.gradient_norm}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,14 +153,20 @@ class IterationSettings(Settings):
     """What every optimizer reads."""
 
     maximum_number_of_iterations: int = Field(500, ge=0, description="How many iterations a resolution has at most.")
-
-
-class SamplingSettings(IterationSettings):
-    """What every optimizer that can live with random samples reads."""
-
     new_samples_every_iteration: bool = Field(
         False, description="Whether random samplers draw new samples after every iteration."
     )
+
+    def redraws(self, objective: Objective) -> bool:
+        """Whether new samples are to be drawn; warns where they are asked for and no sampler is random."""
+        if self.new_samples_every_iteration and not objective.random_sampling:
+            logger.warning("NewSamplesEveryIteration has no effect: no ImageSampler of this file is a random one")
+        return self.new_samples_every_iteration and objective.random_sampling
+
+
+class SamplingSettings(IterationSettings):
+    """What every optimizer reads that tries again with new samples."""
+
     maximum_number_of_sampling_attempts: int = Field(
         0, ge=0, description="How often new samples are drawn in an iteration whose samples miss the moving image."
     )
@@ -163,11 +181,12 @@ def descend(
     `RegistrationError`, as its settings say; without, the samples stay.
     """
     parameters = start
+    redraws = sampling is not None and sampling.redraws(objective)
     for iteration in range(iterations):
-        if iteration and sampling and sampling.new_samples_every_iteration:
+        if iteration and redraws:
             objective.draw_samples()
         evaluation = _evaluate(objective, parameters, sampling.maximum_number_of_sampling_attempts if sampling else 0)
-        move = law(_finite(evaluation, objective.level, iteration))
+        move = law(finite(evaluation, objective.level, iteration).gradient)
         if isinstance(move, str):
             return move
         parameters = parameters + move.change
@@ -181,6 +200,16 @@ def norm(gradient: Tensor) -> float:
     return float(torch.linalg.vector_norm(gradient))
 
 
+def finite(evaluation: Evaluation, level: int, iteration: int) -> Evaluation:
+    """The evaluation as it is; raises `RegistrationError` where its value or its gradient is not a finite number."""
+    if not isfinite(evaluation.value) or not bool(torch.isfinite(evaluation.gradient).all()):
+        raise RegistrationError(
+            f"resolution {level}, iteration {iteration}: the metric is {evaluation.value:g} and its gradient has "
+            f"length {norm(evaluation.gradient):g}; take smaller steps, or look for not-a-number values in the images"
+        )
+    return evaluation
+
+
 def _evaluate(objective: Objective, parameters: Parameters, attempts: int) -> Evaluation:
     for attempt in range(attempts):
         try:
@@ -189,12 +218,3 @@ def _evaluate(objective: Objective, parameters: Parameters, attempts: int) -> Ev
             logger.warning("%s; new samples are drawn (attempt %d of %d)", error, attempt + 1, attempts)
             objective.draw_samples()
     return objective.evaluate(parameters)
-
-
-def _finite(evaluation: Evaluation, level: int, iteration: int) -> Parameters:
-    if not isfinite(evaluation.value) or not bool(torch.isfinite(evaluation.gradient).all()):
-        raise RegistrationError(
-            f"resolution {level}, iteration {iteration}: the metric is {evaluation.value:g} and its gradient has "
-            f"length {norm(evaluation.gradient):g}; take smaller steps, or look for not-a-number values in the images"
-        )
-    return evaluation.gradient

@@ -140,3 +140,24 @@ def test_constant_images_are_not_normalised(metric):
     given = metric("AdvancedMeanSquares", flat, flat, UseNormalization=True)
     samples = Samples(at_voxels(flat).points, at_voxels(flat).values + 3)
     assert given.evaluate(shift(0, 0), samples).value == pytest.approx(9)
+
+
+def test_the_gradient_of_the_moving_image_may_be_scaled_along_the_axes_of_the_world(metric, pair, samples, transforms):
+    plain = metric("AdvancedMeanSquares", *pair).evaluate(transforms["translation"], samples)
+    scaled = metric("AdvancedMeanSquares", *pair, MovingImageDerivativeScales=[1, 0.5]).evaluate(
+        transforms["translation"], samples
+    )
+    assert scaled.value == plain.value
+    torch.testing.assert_close(scaled.gradient, plain.gradient * torch.tensor([1, 0.5, 1]).double())
+
+
+def test_the_gradient_may_be_scaled_along_the_axes_of_the_moving_image(metric):
+    turned = Image.of(RAMP.scalar, (1.5, 1.0), direction=((0.6, -0.8), (0.8, 0.6)))
+    axes = torch.tensor(turned.grid.direction).double()
+    keys = {"MovingImageDerivativeScales": [1, 0.25], "ScaleGradientWithRespectToMovingImageOrientation": True}
+    plain, scaled = (
+        metric("AdvancedMeanSquares", turned, turned, **said).evaluate(shift(0.2, 0.3), at_voxels(turned))
+        for said in ({}, keys)
+    )
+    along = axes @ torch.diag(torch.tensor([1, 0.25]).double()) @ axes.T
+    torch.testing.assert_close(scaled.gradient, along @ plain.gradient)

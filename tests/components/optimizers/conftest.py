@@ -1,6 +1,6 @@
 """A landscape to walk in: the objective of an optimizer with a known value and gradient, on a small image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from impactreg.components.optimizers import Evaluation
+from impactreg.components.optimizers import Evaluation, Step
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Mapped, Transform
 from impactreg.errors import RegistrationError
@@ -92,3 +92,18 @@ def landscape() -> Callable[..., Landscape]:
         return Landscape(transform=transform, **numbers, **{**images, **said})
 
     return make
+
+
+@pytest.fixture
+def finish() -> Callable[[Generator[Step, None, str]], tuple[list[Step], str]]:
+    """All steps of an optimizer, and the reason to stop that it returns."""
+
+    def run(steps: Generator[Step, None, str]) -> tuple[list[Step], str]:
+        taken = []
+        while True:
+            try:
+                taken.append(next(steps))
+            except StopIteration as end:
+                return taken, end.value
+
+    return run

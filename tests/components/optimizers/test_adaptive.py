@@ -27,16 +27,7 @@ def optimizer(level=0, **keys):
     return kind(kind.Settings.read(ParameterMap.from_dict(values), level=level, label="Optimizer0", dimension=2))
 
 
-def finish(steps):
-    taken = []
-    while True:
-        try:
-            taken.append(next(steps))
-        except StopIteration as end:
-            return taken, end.value
-
-
-def test_time_passes_as_gradients_agree(landscape):
+def test_time_passes_as_gradients_agree(landscape, finish):
     # Steep enough to overshoot at first, so that time moves on, and then back along the flat axis.
     curvature, omega = torch.tensor([3.5, 0.05]).double(), 0.001
     field = landscape(curvature=curvature, scales=[2.0, 1.0])
@@ -66,13 +57,13 @@ def test_time_passes_as_gradients_agree(landscape):
     assert min(moves) < -0.1
 
 
-def test_time_is_never_negative(landscape):
+def test_time_is_never_negative(landscape, finish):
     field = landscape(curvature=[0.0, 0.0], slope=[1.0, 1.0])
     taken, _ = finish(optimizer(**BY_HAND).steps(field, START))
     assert {step.columns["3a:Time"] for step in taken} == {0.0}
 
 
-def test_time_passes_evenly_without_adaptive_steps(landscape):
+def test_time_passes_evenly_without_adaptive_steps(landscape, finish):
     for key in ("UseAdaptiveStepSizes", "UseCruzAcceleration"):
         keys = {**BY_HAND, key: "false", "SigmoidInitialTime": 2, "SigmoidMax": 1, "SigmoidMin": -0.5}
         taken, _ = finish(optimizer(**keys).steps(landscape(), START))
@@ -85,7 +76,7 @@ def test_the_newer_name_of_a_key_wins():
     assert not optimizer(UseCruzAcceleration="true", UseAdaptiveStepSizes="false").settings.adapts
 
 
-def test_constant_steps_have_the_gain_of_time_zero(landscape):
+def test_constant_steps_have_the_gain_of_time_zero(landscape, finish):
     keys = {**BY_HAND, "UseConstantStep": "true", "UseAdaptiveStepSizes": "false", "SigmoidInitialTime": 5}
     taken, _ = finish(optimizer(**keys).steps(landscape(), START))
     assert {step.columns["3b:StepSize"] for step in taken} == {3 / 5**0.7}
@@ -106,7 +97,7 @@ def test_the_first_step_moves_points_by_the_step_length(landscape):
 
 
 @pytest.mark.parametrize("method", ["Original", "OriginalButSigmoidToDefault", "DisplacementDistribution"])
-def test_every_estimation_finds_the_valley_through_noise(landscape, method):
+def test_every_estimation_finds_the_valley_through_noise(landscape, method, finish):
     field = landscape(valley=[6.0, -3.0], error=[0.5, -0.5])
     noise = torch.Generator().manual_seed(3)
     exact = field.gradient
@@ -127,14 +118,14 @@ def test_every_estimation_finds_the_valley_through_noise(landscape, method):
     assert torch.allclose(taken[-1].parameters, field.valley, atol=0.5)
 
 
-def test_a_run_can_be_repeated(landscape):
+def test_a_run_can_be_repeated(landscape, finish):
     keys = {"NewSamplesEveryIteration": "true", "MaximumNumberOfIterations": 5}
     asked = optimizer(**keys)
     first, again = (finish(asked.steps(landscape(error=[1.0, 0.0]), START))[0] for _ in range(2))
     assert all(torch.equal(a.parameters, b.parameters) for a, b in zip(first, again, strict=True))
 
 
-def test_small_random_boxes_turn_adaptive_steps_off(landscape, caplog):
+def test_small_random_boxes_turn_adaptive_steps_off(landscape, caplog, finish):
     keys = {"NewSamplesEveryIteration": "true", "MaximumNumberOfIterations": 3, "SigmoidInitialTime": 1}
     with caplog.at_level(logging.WARNING):
         boxed, _ = finish(optimizer(**keys).steps(landscape(random_sample_region=True), START))
@@ -150,7 +141,7 @@ def test_small_random_boxes_do_not_matter_where_no_noise_is_measured(landscape, 
     assert caplog.text == ""
 
 
-def test_samples_are_drawn_as_the_settings_say(landscape):
+def test_samples_are_drawn_as_the_settings_say(landscape, finish):
     field = landscape(failures=[1])
     keys = {"NewSamplesEveryIteration": "true", "MaximumNumberOfSamplingAttempts": 1}
     finish(optimizer(**{**BY_HAND, "MaximumNumberOfIterations": 3}, **keys).steps(field, START))

@@ -18,16 +18,7 @@ def optimizer(kind, level=0, **keys):
     return kind(kind.Settings.read(ParameterMap.from_dict(values), level=level, label="Optimizer0", dimension=2))
 
 
-def finish(steps):
-    taken = []
-    while True:
-        try:
-            taken.append(next(steps))
-        except StopIteration as end:
-            return taken, end.value
-
-
-def test_standard_descent_follows_the_decaying_gain(landscape):
+def test_standard_descent_follows_the_decaying_gain(landscape, finish):
     field = landscape(curvature=[1.0, 4.0])
     asked = optimizer(StandardGradientDescent, SP_a=2, SP_A=3, SP_alpha=0.5, MaximumNumberOfIterations=6)
     taken, reason = finish(asked.steps(field, START))
@@ -51,7 +42,7 @@ def test_standard_descent_has_the_defaults_of_elastix():
     assert not settings.new_samples_every_iteration
 
 
-def test_scales_are_a_change_of_variables(landscape):
+def test_scales_are_a_change_of_variables(landscape, finish):
     scales = torch.tensor([100.0, 0.25]).double()
     plain = landscape(curvature=torch.tensor([1.0, 4.0]) / scales)
     scaled = landscape(curvature=[1.0, 4.0], scales=scales)
@@ -66,14 +57,14 @@ def test_scales_are_a_change_of_variables(landscape):
 
 
 @pytest.mark.parametrize("kind", [StandardGradientDescent, Adam])
-def test_samples_are_drawn_as_the_settings_say(landscape, kind):
+def test_samples_are_drawn_as_the_settings_say(landscape, kind, finish):
     field = landscape(failures=[1])
     asked = {"NewSamplesEveryIteration": "true", "MaximumNumberOfSamplingAttempts": 1, "MaximumNumberOfIterations": 3}
     finish(optimizer(kind, **asked).steps(field, START))
     assert field.draws == 1 + 2
 
 
-def test_regular_steps_have_a_length_that_halves_when_the_gradient_turns(landscape):
+def test_regular_steps_have_a_length_that_halves_when_the_gradient_turns(landscape, finish):
     field = landscape(curvature=[1.0, 0.0])
     asked = optimizer(
         RegularStepGradientDescent, MaximumStepLength=1, MinimumStepLength=0.2, MaximumNumberOfIterations=50
@@ -86,34 +77,34 @@ def test_regular_steps_have_a_length_that_halves_when_the_gradient_turns(landsca
     assert reason == "Minimum step size has been reached"
 
 
-def test_regular_steps_divide_by_squared_scales_and_report_the_gradient_as_it_is(landscape):
+def test_regular_steps_divide_by_squared_scales_and_report_the_gradient_as_it_is(landscape, finish):
     field = landscape(curvature=[0.0, 0.0], slope=[3.0, 8.0], scales=[1.0, 2.0])
     taken, _ = finish(optimizer(RegularStepGradientDescent, MaximumNumberOfIterations=1).steps(field, START))
     assert torch.allclose(taken[0].parameters, START - 16 * torch.tensor([0.6, 0.8]).double())
     assert taken[0].gradient_norm == pytest.approx(73**0.5)
 
 
-def test_regular_steps_stop_where_the_gradient_vanishes(landscape):
+def test_regular_steps_stop_where_the_gradient_vanishes(landscape, finish):
     taken, reason = finish(optimizer(RegularStepGradientDescent).steps(landscape(valley=START), START))
     assert taken == []
     assert reason == "Minimum gradient magnitude has been reached"
 
 
-def test_a_vanished_gradient_without_tolerance_is_no_step(landscape):
+def test_a_vanished_gradient_without_tolerance_is_no_step(landscape, finish):
     asked = optimizer(RegularStepGradientDescent, MinimumGradientMagnitude=0, MaximumNumberOfIterations=2)
     taken, reason = finish(asked.steps(landscape(valley=START), START))
     assert torch.equal(taken[-1].parameters, START)
     assert reason == "Maximum number of iterations has been reached"
 
 
-def test_regular_steps_start_shorter_at_each_resolution(landscape):
+def test_regular_steps_start_shorter_at_each_resolution(landscape, finish):
     for level in range(3):
         field = landscape(curvature=[0.0, 0.0], slope=[1.0, 0.0], level=level)
         taken, _ = finish(optimizer(RegularStepGradientDescent, MaximumNumberOfIterations=1).steps(field, START))
         assert taken[0].columns["3:StepSize"] == 16 / 2**level
 
 
-def test_regular_steps_keep_their_samples(landscape, caplog):
+def test_regular_steps_keep_their_samples(landscape, caplog, finish):
     field = landscape()
     asked = optimizer(RegularStepGradientDescent, NewSamplesEveryIteration="true", MaximumNumberOfIterations=3)
     with caplog.at_level(logging.WARNING):
@@ -122,7 +113,7 @@ def test_regular_steps_keep_their_samples(landscape, caplog):
     assert "NewSamplesEveryIteration has no effect" in caplog.text
 
 
-def test_adam_is_the_adam_of_pytorch(landscape):
+def test_adam_is_the_adam_of_pytorch(landscape, finish):
     scales = torch.tensor([9.0, 0.5]).double()
     field = landscape(curvature=[[2.0, 0.5], [0.5, 1.0]], valley=[0.3, -0.7], scales=scales)
     asked = optimizer(
@@ -143,13 +134,13 @@ def test_adam_is_the_adam_of_pytorch(landscape):
     assert reason == "Maximum number of iterations has been reached"
 
 
-def test_adam_finds_the_valley(landscape):
+def test_adam_finds_the_valley(landscape, finish):
     field = landscape(curvature=[3.0, 0.5], valley=[4.0, 5.0])
     taken, _ = finish(optimizer(Adam, MaximumNumberOfIterations=400).steps(field, START))
     assert torch.allclose(taken[-1].parameters, field.valley, atol=0.02)
 
 
-def test_an_optimizer_serves_several_runs(landscape):
+def test_an_optimizer_serves_several_runs(landscape, finish):
     for kind in (StandardGradientDescent, RegularStepGradientDescent, Adam):
         asked = optimizer(kind, MaximumNumberOfIterations=4)
         first, again = (finish(asked.steps(landscape(), START))[0] for _ in range(2))

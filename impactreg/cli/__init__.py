@@ -16,6 +16,7 @@ from impactreg.errors import ImpactregError
 
 VERBS = {
     "register": ("impactreg.cli.register", "registers a moving image to a fixed one; meant when there is no verb"),
+    "components": ("impactreg.cli.components", "tells what a parameter file can name, and the keys of each component"),
     "transformix": ("impactreg.cli.transformix", "applies a transform to an image or to points"),
 }
 """Each verb, the module with its `run(arguments)`, and what it does. A new verb is one line here and one module."""

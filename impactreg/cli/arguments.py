@@ -4,8 +4,9 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 LOG_LEVELS = ("off", "error", "warning", "info")
 
@@ -23,12 +24,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, caption: str, epilog: str = "") -> None:
         form = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog, description=caption, epilog=epilog, allow_abbrev=False, formatter_class=form)
+        self.needed: dict[str, str] = {}
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The options; raises `UsageError` for what is wrong, and `SystemExit` after --help and --version."""
         for argument in arguments:
             self._check_known(argument)
-        return self.parse_args(arguments)
+        options = self.parse_args(arguments)
+        missing = [flag for name, flag in self.needed.items() if not getattr(options, name)]
+        if missing:
+            self.error(f"the following arguments are required: {', '.join(missing)}")
+        return options
 
     def error(self, message: str) -> NoReturn:
         """Instead of argparse's own, which prints the usage of all flags."""
@@ -53,6 +59,7 @@ def nearest(written: str, known: Sequence[str]) -> str:
 def registration_parser(caption: str, epilog: str) -> Parser:
     """The flags of `impactreg`."""
     parser = Parser("impactreg", caption, epilog)
+    parser.needed = {"fixed": "-f", "moving": "-m", "parameters": "-p"}
     _add_registration_flags(parser)
     _add_our_flags(parser)
     _add_common_flags(parser)
@@ -92,28 +99,82 @@ def transformix_parser(caption: str) -> Parser:
     add(
         "--reference",
         metavar="FIXED",
-        help="fixed image, whose grid the results get; needed with an ITK transform file",
+        help="fixed image, whose grid the results get; needed with an ITK transform file. Moving image with --inverse",
+    )
+    add(
+        "--inverse",
+        action="store_true",
+        help="apply the inverse: moving points to fixed ones, and images in fixed space to the grid of --reference",
+    )
+    add(
+        "--labels",
+        action="store_true",
+        help="-in holds labels: no new ones come up, the pixel type stays, and outside is 0",
     )
     _add_common_flags(parser)
     return parser
 
 
+def numbered(options: argparse.Namespace, name: str) -> list[str]:
+    """The files of a flag and of its numbered forms (`-f`, or `-f0`, `-f1` ...) in their order.
+
+    Raises `UsageError` where a number is left out, or one file is given twice.
+    """
+    given: dict[int, list[str]] = {}
+    for number, file in getattr(options, name) or ():
+        given.setdefault(number, []).append(file)
+    flag = f"-{_NUMBERED[name][0]}"
+    if any(len(files) > 1 for files in given.values()):
+        raise UsageError(f"{flag}: one file for each number: {flag} is the same as {flag}0")
+    if sorted(given) != list(range(len(given))):
+        raise UsageError(f"{flag}{min(set(range(len(given))) - set(given))} is missing")
+    return [given[number][0] for number in sorted(given)]
+
+
+_NUMBERED = {
+    "fixed": ("f", "FIXED", "fixed image: a file, or a folder with a DICOM series"),
+    "moving": ("m", "MOVING", "moving image"),
+    "fixed_mask": ("fMask", "MASK", "mask of the fixed image"),
+    "moving_mask": ("mMask", "MASK", "mask of the moving image"),
+}
+MOST_IMAGES = 10
+"""How many numbered flags there are, `-f0` to `-f9`."""
+
+
+def _add_numbered(add: Any, name: str) -> None:
+    flag, metavar, text = _NUMBERED[name]
+    for number in (None, *range(MOST_IMAGES)):
+        add(
+            f"-{flag}" if number is None else f"-{flag}{number}",
+            dest=name,
+            metavar=metavar,
+            action="append",
+            type=partial(_with_number, number or 0),
+            help=f"{text}; of several -{flag}0, -{flag}1 ..." if number is None else argparse.SUPPRESS,
+        )
+
+
+def _with_number(number: int, file: str) -> tuple[int, str]:
+    return number, file
+
+
 def _add_registration_flags(parser: Parser) -> None:
     add = parser.add_argument_group("elastix's flags").add_argument
-    add("-f", dest="fixed", metavar="FIXED", required=True, help="fixed image: a file, or a folder with a DICOM series")
-    add("-m", dest="moving", metavar="MOVING", required=True, help="moving image")
+    _add_numbered(add, "fixed")
+    _add_numbered(add, "moving")
     add(
         "-p",
         dest="parameters",
         metavar="MAP",
-        required=True,
         action="extend",
         nargs="+",
         help="parameter file or name of a shipped one; several are run one after the other",
     )
     add("-out", dest="output", metavar="DIR", type=Path, help="output folder; made if it is missing")
-    add("-fMask", dest="fixed_mask", metavar="MASK", help="mask of the fixed image")
-    add("-mMask", dest="moving_mask", metavar="MASK", help="mask of the moving image")
+    _add_numbered(add, "fixed_mask")
+    _add_numbered(add, "moving_mask")
+    add("-fp", dest="fixed_points", metavar="POINTS", type=Path, help="landmarks in the fixed image: a point file")
+    add("-mp", dest="moving_points", metavar="POINTS", type=Path, help="the same landmarks in the moving image")
     add(
         "-t0",
         dest="initial",

@@ -5,9 +5,9 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from impactreg.cli.arguments import Parser, registration_parser, version
+from impactreg.cli.arguments import Parser, numbered, registration_parser, version
 from impactreg.cli.console import Show, console
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from impactreg.registration.pipeline import StagePlan
 
 logger = logging.getLogger(__name__)
+Inputs = dict[str, Any]
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -26,6 +27,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parser().read(arguments)
     if options.output is None and not options.check:
         parser().error("the following arguments are required: -out")
+    inputs = _inputs(options)
     with console(options.loglevel, len(options.parameters)) as show:
         logger.info("impactreg %s", version())
         sys.stdout.flush()
@@ -33,9 +35,9 @@ def run(arguments: Sequence[str]) -> None:
             logger.info("-priority %s has no effect", options.priority)
         set_threads(options.threads)
         if options.check:
-            _check(options)
+            _check(options, inputs)
         else:
-            _register(options, arguments, show)
+            _register(options, inputs, arguments, show)
 
 
 def parser() -> Parser:
@@ -58,7 +60,7 @@ def set_threads(number: int | None) -> None:
         torch.set_num_threads(number)
 
 
-def _register(options: Namespace, arguments: Sequence[str], show: Show) -> None:
+def _register(options: Namespace, inputs: Inputs, arguments: Sequence[str], show: Show) -> None:
     from impactreg.cli import log
     from impactreg.registration import pipeline
     from impactreg.registration.preparation import choose_device
@@ -69,12 +71,8 @@ def _register(options: Namespace, arguments: Sequence[str], show: Show) -> None:
     header = log.header(arguments, _facts(maps, device, options.seed)) + "\n" + log.told_maps(maps) + "\n"
     with log.log_file(options.output / "elastix.log", header, options.loglevel) as file:
         pipeline.register(
-            options.fixed,
-            options.moving,
-            maps,
-            fixed_mask=options.fixed_mask,
-            moving_mask=options.moving_mask,
-            initial_transform=options.initial,
+            parameters=maps,
+            **inputs,
             output_directory=options.output,
             device=device,
             seed=options.seed,
@@ -85,6 +83,18 @@ def _register(options: Namespace, arguments: Sequence[str], show: Show) -> None:
         )
         file.begin()
         logger.info("Results are in %s; the registration took %.1f s", options.output, time.perf_counter() - started)
+
+
+def _inputs(options: Namespace) -> Inputs:
+    """Images, masks, points and the transform to start from, each as `register` names it."""
+    several = ("fixed", "moving", "fixed_mask", "moving_mask")
+    given = {name: numbered(options, name) for name in several}
+    return {
+        **{name: files[0] if len(files) == 1 else files or None for name, files in given.items()},
+        "fixed_points": options.fixed_points,
+        "moving_points": options.moving_points,
+        "initial_transform": options.initial,
+    }
 
 
 def _begin_log(file: "LogFile", show: Show) -> Show:
@@ -104,18 +114,12 @@ def _facts(maps: "Sequence[ParameterMap]", device: "torch.device", seed: int | N
     return {"device": f"{device}{name}", "random seeds": ", ".join(seeds)}
 
 
-def _check(options: Namespace) -> None:
-    from impactreg.components.transforms.files import read_transform
+def _check(options: Namespace, inputs: Inputs) -> None:
     from impactreg.registration import pipeline
 
-    if options.initial is not None:
-        read_transform(options.initial)
     stages = pipeline.plan(
-        options.fixed,
-        options.moving,
-        options.parameters,
-        fixed_mask=options.fixed_mask,
-        moving_mask=options.moving_mask,
+        parameters=options.parameters,
+        **inputs,
         device=options.device,
         models=options.models,
         engine=options.engine,

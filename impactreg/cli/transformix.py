@@ -17,6 +17,8 @@ def run(arguments: Sequence[str]) -> None:
     options = parser().read(arguments)
     if not (options.image or options.points or options.jacobian or options.jacobian_matrix):
         parser().error("there is nothing to do: give -in, -def, -jac all or -jacmat all")
+    if options.labels and not options.image:
+        parser().error("--labels says what -in is: give -in, too")
     with console(options.loglevel):
         logger.info("impactreg %s", version())
         if options.priority:
@@ -45,6 +47,8 @@ def _transform(options: Namespace, arguments: Sequence[str]) -> None:
             jacobian_matrix=options.jacobian_matrix is not None,
             output_directory=options.output,
             reference=options.reference,
+            inverse=options.inverse,
+            labels=options.labels,
         )
         file.begin()
         logger.info("Results are in %s; this took %.1f s", options.output, time.perf_counter() - started)

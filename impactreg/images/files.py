@@ -13,14 +13,27 @@ from impactreg.errors import ImageError, OutputError, TransformError
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.nifti import read_nifti, write_nifti
-from impactreg.images.pixels import Array, natural_type, numpy_type, tensor_of
+from impactreg.images.pixels import Array, cast, natural_type, numpy_type, tensor_of
 from impactreg.images.voxel_files import write_metaimage, write_nrrd
 from impactreg.images.whole import whole_file
 
 FilePath = str | os.PathLike[str]
 
 FORMATS = ("nii", "nii.gz", "mha", "mhd", "nrrd")
-"""The file name extensions that can be written."""
+"""The file name extensions that are written here, in full precision."""
+
+ITK_FORMATS = ("gipl", "hdr", "img", "vtk", "dcm")
+"""Those that ITK writes, with what each format can hold of types and geometry."""
+
+# 16 bits without sign, of which 32,768 is taken off: ITK writes no signed numbers into a DICOM file of many slices
+_SIGNED_DICOM = {
+    "0028|0100": "16",
+    "0028|0101": "16",
+    "0028|0102": "15",
+    "0028|0103": "0",
+    "0028|1052": "-32768",
+    "0028|1053": "1",
+}
 
 # what the itk wheels can read scalars as, and the type the file really has
 _ITK_TYPES = {
@@ -61,7 +74,7 @@ def read_image(path: FilePath, *, name: str = "image") -> Image:
 
 
 def write_image(image: Image, path: FilePath, *, pixel_type: str | None = None, compress: bool = False) -> None:
-    """Writes an image in the format that the extension names (`FORMATS`), whole or not at all.
+    """Writes an image in the format that the extension names (`FORMATS`, `ITK_FORMATS`), whole or not at all.
 
     `pixel_type` is a name of elastix's (`ResultImagePixelType`) or of NumPy's; without it the values keep their type.
     Fractions are cut off, as elastix does, and values beyond a type's range become its nearest value. Several
@@ -78,8 +91,11 @@ def write_image(image: Image, path: FilePath, *, pixel_type: str | None = None, 
             write_metaimage(image, file, dtype, compress=compress)
         elif suffix.endswith(".nrrd"):
             write_nrrd(image, file, dtype, compress=compress)
+        elif suffix.endswith(tuple(f".{each}" for each in ITK_FORMATS)):
+            _write_by_itk(image, file, dtype, compress=compress)
         else:
-            raise OutputError(f'"{file.suffix}" files cannot be written: use one of {", ".join(FORMATS)}')
+            known = ", ".join((*FORMATS, *ITK_FORMATS))
+            raise OutputError(f'"{file.suffix}" files cannot be written: use one of {known}')
     except OutputError as error:
         raise error if str(error).startswith(str(file)) else OutputError(f"{path}: {error}") from error
     except (ValueError, TypeError) as error:
@@ -99,18 +115,10 @@ def check_finite(image: Image, name: str = "image") -> Image:
 
 def to_itk(image: Image) -> Any:
     """An `itk.Image` with the same values and geometry; types that itk lacks become wider ones, vectors float32."""
-    import itk
-
     values = image.numpy()
     wider = {"int8": "int16", "int64": "float64", "uint64": "float64", "float16": "float32", "bool": "uint8"}
-    values = values.astype(
-        "float32" if image.channels > 1 else wider.get(values.dtype.name, values.dtype.name), copy=False
-    )
-    result = itk.image_from_array(np.ascontiguousarray(values), is_vector=image.channels > 1)
-    result.SetSpacing([float(s) for s in image.grid.spacing])
-    result.SetOrigin([float(o) for o in image.grid.origin])
-    result.SetDirection(itk.matrix_from_array(np.array(image.grid.direction)))
-    return result
+    dtype = "float32" if image.channels > 1 else wider.get(values.dtype.name, values.dtype.name)
+    return _itk_image(values.astype(dtype, copy=False), image.grid, is_vector=image.channels > 1)
 
 
 def read_itk_transform(path: FilePath) -> list[tuple[str, list[float], list[float]]]:
@@ -126,7 +134,20 @@ def read_itk_transform(path: FilePath) -> list[tuple[str, list[float], list[floa
         raise TransformError(f"{path}: the transform cannot be read: {_reason(error)}") from error
     if len(transforms) == 1 and hasattr(transforms[0], "GetNthTransform"):
         transforms += [transforms[0].GetNthTransform(i) for i in range(transforms[0].GetNumberOfTransforms())]
-    return [_transform_parts(each) for each in transforms]
+    return [itk_transform_parts(each) for each in transforms]
+
+
+def itk_transform_of(text: str) -> Any:
+    """The `itk` transform object that ITK's text form describes; raises `TransformError` for one that ITK lacks."""
+    import itk
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "transform.tfm"
+        plain.write_text(text, encoding="utf-8")
+        try:
+            return itk.transformread(os.fspath(plain))[0]
+        except RuntimeError as error:
+            raise TransformError(f"ITK has no such transform: {_reason(error)}") from error
 
 
 def write_itk_transform(text: str, path: Path) -> None:
@@ -141,6 +162,38 @@ def write_itk_transform(text: str, path: Path) -> None:
         except RuntimeError as error:
             reason = f"the ITK transform cannot be written: {_reason(error)}; use tfm or itk.txt"
             raise OutputError(f"{path}: {reason}") from error
+
+
+def _write_by_itk(image: Image, file: Path, dtype: "np.dtype[np.generic]", *, compress: bool) -> None:
+    import itk
+
+    values = cast(image.numpy(), dtype)
+    if file.is_dir() or not file.parent.is_dir():
+        raise OutputError("there is no folder for it, or a folder has its name")
+    signed = file.suffix.lower() == ".dcm" and dtype == np.int16
+    try:
+        made = _itk_image(values.astype(np.float32) if signed else values, image.grid, is_vector=image.channels > 1)
+        for tag, value in _SIGNED_DICOM.items() if signed else ():
+            made[tag] = value
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            itk.imwrite(made, os.fspath(Path(folder) / file.name), compression=compress)
+            # such as .img beside .hdr
+            for each in Path(folder).iterdir():
+                each.replace(file.parent / each.name)
+    except (RuntimeError, KeyError) as error:
+        reason = _reason(error) if isinstance(error, RuntimeError) else "ITK has no such images"
+        advice = f"use one of {', '.join(FORMATS)}, or another pixel type"
+        raise OutputError(f"it cannot be written with pixels of type {dtype}: {reason}; {advice}") from error
+
+
+def _itk_image(values: Array, grid: Grid, *, is_vector: bool) -> Any:
+    import itk
+
+    result = itk.image_from_array(np.ascontiguousarray(values), is_vector=is_vector)
+    result.SetSpacing([float(s) for s in grid.spacing])
+    result.SetOrigin([float(o) for o in grid.origin])
+    result.SetDirection(itk.matrix_from_array(np.array(grid.direction)))
+    return result
 
 
 def _read_by_itk(file: Path) -> Image:
@@ -206,7 +259,8 @@ def _image(itk: Any, image: Any, dtype: str) -> Image:
     return Image(tensor_of(np.ascontiguousarray(values).astype(dtype, copy=False)), grid)
 
 
-def _transform_parts(transform: Any) -> tuple[str, list[float], list[float]]:
+def itk_transform_parts(transform: Any) -> tuple[str, list[float], list[float]]:
+    """Class name, parameters and fixed parameters of an `itk` transform object; the name alone of a composite."""
     if "Composite" in transform.GetTransformTypeAsString():
         return transform.GetTransformTypeAsString(), [], []
     parameters, fixed = transform.GetParameters(), transform.GetFixedParameters()

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from impactreg.parameters.complaints import Refused
 from impactreg.parameters.reading import Once, WholeList
 from impactreg.parameters.settings import Settings
 
@@ -15,7 +16,10 @@ Names = Annotated[tuple[str, ...], WholeList]
 class RunSettings(Settings):
     """What the run reads. Defaults are elastix's; "" and () say that the user must choose."""
 
-    registration: OnceText = Field("MultiResolutionRegistration", description="The way to register.")
+    registration: OnceText = Field(
+        "MultiResolutionRegistration",
+        description="The way to register: with one metric, or MultiMetricMultiResolutionRegistration with several.",
+    )
     transform: OnceText = Field("", description="The transform; it has no default.")
     metric: Names = Field((), description="The metrics, one or more; they have no default.")
     optimizer: OnceText = Field("", description="The optimizer; it has no default.")
@@ -44,16 +48,20 @@ class RunSettings(Settings):
     )
 
     fixed_image_dimension: Annotated[int | None, Once] = Field(
-        None, ge=2, le=4, description="Dimension of the fixed image; read from the image when absent."
+        None, ge=2, le=4, description="Dimension of the fixed image, 2 or 3; what the image has when absent."
     )
     moving_image_dimension: Annotated[int | None, Once] = Field(
-        None, ge=2, le=4, description="Dimension of the moving image; read from the image when absent."
+        None, ge=2, le=4, description="Dimension of the moving image, 2 or 3; what the image has when absent."
     )
     fixed_internal_image_pixel_type: OnceText = Field(
-        "float", description="Pixel type that elastix computes with; here it is always float."
+        "float",
+        description="Pixel type of the image inside elastix, float or short; without effect in the PyTorch loop, where "
+        "it is always float.",
     )
     moving_internal_image_pixel_type: OnceText = Field(
-        "float", description="Pixel type that elastix computes with; here it is always float."
+        "float",
+        description="Pixel type of the image inside elastix, float or short; without effect in the PyTorch loop, where "
+        "it is always float.",
     )
     use_direction_cosines: OnceBool = Field(
         True, description="Whether the images' directions count; without, axes are parallel to the world's."
@@ -71,7 +79,8 @@ class RunSettings(Settings):
     write_result_image: OnceBool = Field(True, description="Whether the registered image is written.")
     result_image_name: OnceText = Field("result", description="First part of the names of result images.")
     result_image_format: OnceText = Field(
-        "mhd", description="Ending of the names of images: mhd, mha, nii, nii.gz, nrrd."
+        "mhd",
+        description="Ending of the names of images, which say the format: mhd, mha, nii, nii.gz, nrrd and others.",
     )
     result_image_pixel_type: OnceText = Field("short", description="Pixel type of result images.")
     compress_result_image: OnceBool = Field(False, description="Whether result images are compressed.")
@@ -114,12 +123,34 @@ class RunSettings(Settings):
         alias="WriteITKCompositeTransform",
         description="Whether the chain of all transforms is written as one ITK transform.",
     )
+    write_inverse_transform: OnceBool = Field(
+        False,
+        description="Whether the inverse of the final transform is written too, as a file from moving to fixed space.",
+    )
     write_iteration_info: OnceBool = Field(True, description="Whether the table of iterations is written.")
 
-    use_multi_threading_for_metrics: bool = Field(True, description="elastix: whether metrics use threads.")
-    use_multi_threading_for_samplers: OnceBool = Field(True, description="elastix: whether samplers use threads.")
-    release_memory_before_resampling: OnceBool = Field(
-        True, description="elastix: whether memory is freed before the result is made."
+    use_multi_threading_for_metrics: bool = Field(
+        True, description="Whether elastix computes metrics in threads; without effect in the PyTorch loop."
     )
-    show_progress_percentage: OnceBool = Field(False, description="elastix: whether resampling shows its progress.")
-    print_error_messages: OnceBool = Field(True, description="elastix: whether absent keys are told in the log.")
+    release_memory_before_resampling: OnceBool = Field(
+        True,
+        description="Whether elastix frees memory before the result is made; without effect in the PyTorch loop.",
+    )
+    show_progress_percentage: OnceBool = Field(
+        False, description="Whether elastix tells how far a long step is; without effect in the PyTorch loop."
+    )
+    print_error_messages: OnceBool = Field(
+        True, description="Whether elastix tells the keys that are absent; without effect in the PyTorch loop."
+    )
+    open_cl_device_type: OnceText = Field(
+        "GPU", alias="OpenCLDeviceType", description="Device of elastix's OpenCL components, which are not here."
+    )
+    open_cl_device_id: OnceText = Field(
+        "0", alias="OpenCLDeviceID", description="Number of the device of elastix's OpenCL components."
+    )
+
+    def check(self) -> None:
+        """Only images of two and three dimensions."""
+        for field in ("fixed_image_dimension", "moving_image_dimension"):
+            if getattr(self, field) == 4:
+                raise Refused(field, "images of 2 and 3 dimensions are registered, none of 4")

@@ -145,12 +145,18 @@ class Unknown(NamedTuple):
 
 
 def unknown_keys(parameters: ParameterMap, known: Iterable[str]) -> list[Unknown]:
-    """Find the keys of a map that are not among `known`, as `keys_of` gives them, behind a component's label or not."""
+    """Find the keys of a map that are not among `known`, as `keys_of` gives them, behind a component's label or not.
+
+    A spelling that the map has already is suggested for a slip of the pen alone.
+    """
     known = sorted(known)
     spelled = "|".join(map(re.escape, known)).replace("<i>", r"\d+").replace("<level>", r"\d*")
     pattern = re.compile(f"(?:{_LABEL})?(?:{spelled})")
+    free = [key for key in known if key not in parameters]
     return [
-        Unknown(key, parameters.where(key), _suggestion(key, known)) for key in parameters if not pattern.fullmatch(key)
+        Unknown(key, parameters.where(key), _suggestion(key, known, 0.95) or _suggestion(key, free))
+        for key in parameters
+        if not pattern.fullmatch(key)
     ]
 
 
@@ -252,13 +258,13 @@ _KINDS = "Registration|Transform|Metric|Optimizer|ImageSampler|Interpolator|Fixe
 _LABEL = rf"(?:{_KINDS}|ResampleInterpolator|Resampler)\d+"
 
 
-def _suggestion(key: str, known: Iterable[str]) -> str:
+def _suggestion(key: str, known: Iterable[str], likeness: float = 0.8) -> str:
     """Find the known spelling most like a key, with the label and the numbers that the key has."""
     label = match[0] if (match := re.match(_LABEL, key)) else ""
     number = match[0] if (match := re.search(r"\d+", key)) else "0"
     level = match[0] if (match := re.search(r"\d+$", key)) else ""
     spelled = [each.replace("<i>", number).replace("<level>", level) for each in known]
-    return nearest(key, [*spelled, *(label + each for each in spelled)], likeness=0.8)
+    return nearest(key, [*spelled, *(label + each for each in spelled)], likeness)
 
 
 _TYPE_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}

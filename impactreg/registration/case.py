@@ -3,18 +3,41 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from impactreg.components.optimizers.optimizer import Cell, Row
 from impactreg.components.transforms.transform import Combination
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
+
+Gridded = TypeVar("Gridded", Image, Mask)
+
+
+@dataclass(frozen=True)
+class Further:
+    """The images and masks of a registration of several, beyond the first ones: those of `-f1`, `-m1` and so on.
+
+    `fixed_points` and `moving_points` are corresponding world points (mm), where they were given (`-fp`, `-mp`).
+    """
+
+    fixed: tuple[Image, ...] = ()
+    moving: tuple[Image, ...] = ()
+    fixed_masks: tuple[Mask, ...] = ()
+    moving_masks: tuple[Mask, ...] = ()
+    fixed_points: Float[Tensor, "fixed_points dim"] | None = None
+    moving_points: Float[Tensor, "moving_points dim"] | None = None
 
 
 @dataclass(frozen=True)
 class Case:
     """Two images, float32 on one device, with their masks, and how to run: seed (None: the map's `RandomSeed`), model
     folders.
+
+    Further images are those of the second metric and so on; everything but these metrics sees the first ones alone.
     """
 
     fixed: Image
@@ -25,18 +48,50 @@ class Case:
     model_folders: tuple[Path, ...] = ()
     fixed_name: str = "fixed image"
     moving_name: str = "moving image"
+    further: Further = Further()
 
     @property
     def device(self) -> torch.device:
         """Where the images are."""
         return self.fixed.data.device
 
+    @property
+    def fixed_images(self) -> tuple[Image, ...]:
+        """All fixed images."""
+        return (self.fixed, *self.further.fixed)
+
+    @property
+    def moving_images(self) -> tuple[Image, ...]:
+        """All moving images."""
+        return (self.moving, *self.further.moving)
+
+    @property
+    def fixed_masks(self) -> tuple[Mask, ...]:
+        """All fixed masks; there may be fewer than images."""
+        return (*([self.fixed_mask] if self.fixed_mask else []), *self.further.fixed_masks)
+
+    @property
+    def moving_masks(self) -> tuple[Mask, ...]:
+        """All moving masks; there may be fewer than images."""
+        return (*([self.moving_mask] if self.moving_mask else []), *self.further.moving_masks)
+
     def without_direction(self) -> "Case":
         """The case as `(UseDirectionCosines "false")` sees it: every grid along the world's axes."""
-        fixed, moving = (Image(i.data, i.grid.without_direction()) for i in (self.fixed, self.moving))
-        masks = (m and replace(m, grid=m.grid.without_direction()) for m in (self.fixed_mask, self.moving_mask))
-        fixed_mask, moving_mask = masks
-        return replace(self, fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask)
+        further = replace(
+            self.further,
+            fixed=tuple(map(_straight, self.further.fixed)),
+            moving=tuple(map(_straight, self.further.moving)),
+            fixed_masks=tuple(map(_straight, self.further.fixed_masks)),
+            moving_masks=tuple(map(_straight, self.further.moving_masks)),
+        )
+        return replace(
+            self,
+            fixed=_straight(self.fixed),
+            moving=_straight(self.moving),
+            fixed_mask=self.fixed_mask and _straight(self.fixed_mask),
+            moving_mask=self.moving_mask and _straight(self.moving_mask),
+            further=further,
+        )
 
 
 @dataclass(frozen=True)
@@ -50,7 +105,7 @@ class Iteration:
     levels: int
     number: int
     of: int
-    columns: Mapping[str, float]
+    columns: Mapping[str, Cell]
 
 
 Watch = Callable[[Iteration], object]
@@ -64,5 +119,9 @@ class StageResult:
     """
 
     transform: Combination
-    iterations: tuple[tuple[dict[str, float], ...], ...]
+    iterations: tuple[tuple[Row, ...], ...]
     stop_reasons: tuple[str, ...]
+
+
+def _straight(gridded: Gridded) -> Gridded:
+    return replace(gridded, grid=gridded.grid.without_direction())

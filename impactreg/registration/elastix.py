@@ -11,12 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from impactreg.components import resampling
 from impactreg.components.component import available
+from impactreg.components.pyramids import ImagePyramid
 from impactreg.components.transforms.files import read_transform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ParameterError, RegistrationError
 from impactreg.parameters import ParameterMap, RunSettings
-from impactreg.registration import elastix_process
+from impactreg.parameters.settings import Unknown
+from impactreg.registration import elastix_keys, elastix_process
 from impactreg.registration.case import Case, StageResult, Watch
 from impactreg.registration.elastix_process import Tables
 from impactreg.registration.multi_resolution import STOPPED
@@ -150,18 +153,22 @@ _FORCED = {
     "WriteResultImageAfterEachIteration": "false",
     "WritePyramidImagesAfterEachResolution": "false",
 }
+_OURS = {"Transform": "only these can be read back", "ResampleInterpolator": "the result is made here, by one of these"}
 _EACH_ITERATION = ("WriteTransformParametersEachIteration", "WriteResultImageAfterEachIteration")
-_NOT_ELASTIX = ("ITKTransformOutputFileNameExtension", "WriteITKCompositeTransform")
+_NOT_ELASTIX = ("ITKTransformOutputFileNameExtension", "WriteITKCompositeTransform", "WriteInverseTransform")
 
 
 def missing_components(parameter_map: ParameterMap) -> list[str]:
     """The components that a parameter map names and itk-elastix lacks, each as `Metric "Impact"`; imports no itk."""
-    return [
+    missing = [
         f'{kind} "{name}"'
         for kind, known in COMPONENTS.items()
         for name in parameter_map.get(kind, ())
         if name not in known
     ]
+    # elastix would align geometrical centres without a word
+    method = "AutomaticTransformInitializationMethod"
+    return missing + ([f'{method} "Search"'] if parameter_map.first(method) == "Search" else [])
 
 
 def knows(parameter_map: ParameterMap) -> bool:
@@ -187,13 +194,22 @@ def check(parameter_map: ParameterMap) -> None:
     for kind in ("Metric", "Optimizer", "Transform"):
         if not parameter_map.get(kind):
             raise ParameterError(f'{parameter_map.name}: no {kind} has been specified; add ({kind} "...")')
-    known = sorted(available("Transform"))
-    if parameter_map.first("Transform") not in known:
-        reason = f"itk-elastix knows this transform, but only these can be read back: {', '.join(known)}"
-        raise parameter_map.error("Transform", reason)
+    for kind, limit in _OURS.items():
+        known = sorted(available(kind))
+        if parameter_map.first(kind, known[0]) not in known:
+            raise parameter_map.error(kind, f"itk-elastix knows this {kind}, but {limit}: {', '.join(known)}")
+    resampling.choose(parameter_map)
+    for kind in ("FixedImagePyramid", "MovingImagePyramid"):
+        for number, name in enumerate(parameter_map.get(kind) or (elastix_keys.DEFAULTS[kind],)):
+            ImagePyramid.named(name).Settings.read(parameter_map, label=f"{kind}{number}")
     for key in ("FixedInternalImagePixelType", "MovingInternalImagePixelType"):
         if parameter_map.first(key, "float") not in ("float", "short"):
             raise parameter_map.error(key, 'itk-elastix computes with "float" or "short" only')
+
+
+def unknown(parameter_map: ParameterMap) -> list[Unknown]:
+    """The keys that neither itk-elastix nor this program reads, with the nearest spelling of one that is read."""
+    return elastix_keys.unknown(parameter_map)
 
 
 def run(
@@ -202,9 +218,8 @@ def run(
     """Registers by itk-elastix and returns the transform on top of `initial`.
 
     `watch` sees the iterations a fraction of a second late; when it returns True, elastix is stopped at the end of that
-    resolution, the earliest point at which its transform is known. Columns of words (in the tables of QuasiNewtonLBFGS)
-    are left out. Raises `ParameterError` for a map that itk-elastix cannot run, and `RegistrationError` with its reason
-    where it fails.
+    resolution, the earliest point at which its transform is known. Raises `ParameterError` for a map that itk-elastix
+    cannot run, and `RegistrationError` with its reason where it fails.
     """
     check(parameter_map)
     settings = RunSettings.read(parameter_map)

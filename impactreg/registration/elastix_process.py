@@ -16,11 +16,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from impactreg.components.optimizers.optimizer import Cell, Row
 from impactreg.components.resampling import Output
 from impactreg.components.transforms.files import NO_INITIAL, TransformWriter
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import MissingExtra, OutputError, RegistrationError
 from impactreg.images.grid import Grid
+from impactreg.images.points import write_points
 from impactreg.parameters import ParameterMap
 from impactreg.registration import elastix_worker
 from impactreg.registration.case import Case, Iteration, Watch
@@ -50,6 +52,7 @@ def write_job(folder: Path, case: Case, parameter_map: ParameterMap, initial: Co
         job = {
             "dimension": case.fixed.dimension,
             "images": _write_images(folder, case),
+            "points": _write_points(folder, case),
             "initial": _write_initial(folder, initial, case.fixed.grid),
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -68,7 +71,7 @@ class Tables:
     parameter_map: ParameterMap
     stage: int
     levels: int
-    rows: list[list[dict[str, float]]] = field(default_factory=list)
+    rows: list[list[Row]] = field(default_factory=list)
     _read: list[int] = field(default_factory=list)
     _columns: list[list[str]] = field(default_factory=list)
 
@@ -97,11 +100,11 @@ class Tables:
         return whole.decode().splitlines()
 
     def _iteration(self, level: int, values: list[str]) -> Iteration:
-        numbers = zip(self._columns[level][1:], map(_number, values[1:]), strict=False)
-        row = {name: value for name, value in numbers if value is not None}
+        row = dict(zip(self._columns[level][1:], map(_cell, values[1:]), strict=False))
         self.rows[level].append(row)
-        most = _number(self.parameter_map.lookup("MaximumNumberOfIterations", level, "Optimizer0") or "500")
-        return Iteration(self.stage, level, self.levels, len(self.rows[level]) - 1, int(most or 0), row)
+        most = _cell(self.parameter_map.lookup("MaximumNumberOfIterations", level, "Optimizer0") or "500")
+        of = 0 if isinstance(most, str) else int(most)
+        return Iteration(self.stage, level, self.levels, len(self.rows[level]) - 1, of, row)
 
 
 def follow(folder: Path, tables: Tables, watch: Watch | None) -> bool:
@@ -136,18 +139,30 @@ def follow(folder: Path, tables: Tables, watch: Watch | None) -> bool:
     return asked is not None
 
 
-def _write_images(folder: Path, case: Case) -> dict[str, dict[str, object]]:
-    """Writes images and masks as arrays; gives their grids."""
-    images = {"fixed": (case.fixed.numpy(), case.fixed.grid), "moving": (case.moving.numpy(), case.moving.grid)}
-    for name, mask in (("fixed_mask", case.fixed_mask), ("moving_mask", case.moving_mask)):
-        if mask is not None:
-            images[name] = (mask.inside.cpu().numpy().astype(np.uint8), mask.grid)
-    for name, (values, _) in images.items():
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(values))
-    return {
-        name: {"spacing": grid.spacing, "origin": grid.origin, "direction": grid.direction}
-        for name, (_, grid) in images.items()
+def _write_images(folder: Path, case: Case) -> dict[str, list[dict[str, object]]]:
+    """Writes images and masks as arrays; gives the grids of each role."""
+    roles: dict[str, list[tuple[np.ndarray, Grid]]] = {
+        "fixed": [(i.numpy(), i.grid) for i in case.fixed_images],
+        "moving": [(i.numpy(), i.grid) for i in case.moving_images],
+        "fixed_mask": [(m.inside.cpu().numpy().astype(np.uint8), m.grid) for m in case.fixed_masks],
+        "moving_mask": [(m.inside.cpu().numpy().astype(np.uint8), m.grid) for m in case.moving_masks],
     }
+    for role, arrays in roles.items():
+        for number, (values, _) in enumerate(arrays):
+            np.save(folder / f"{role}{number}.npy", np.ascontiguousarray(values))
+    return {
+        role: [{"spacing": grid.spacing, "origin": grid.origin, "direction": grid.direction} for _, grid in arrays]
+        for role, arrays in roles.items()
+    }
+
+
+def _write_points(folder: Path, case: Case) -> dict[str, str]:
+    """Writes the landmarks as elastix point files; gives their names by side."""
+    sides = {"fixed": case.further.fixed_points, "moving": case.further.moving_points}
+    given = {side: points for side, points in sides.items() if points is not None}
+    for side, points in given.items():
+        write_points(points, folder / f"{side}_points.txt")
+    return {side: f"{side}_points.txt" for side in given}
 
 
 def _write_initial(folder: Path, initial: Combination | None, grid: Grid) -> str:
@@ -159,11 +174,14 @@ def _write_initial(folder: Path, initial: Combination | None, grid: Grid) -> str
     return last
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _cell(text: str) -> Cell:
+    """A whole number, a number, or else the word as it is."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _environment() -> dict[str, str]:

@@ -4,9 +4,10 @@ A process of its own, because itk-elastix holds Python's global lock for a whole
 that asks for it nothing could show progress, neither Ctrl-C nor a callback could end it, and its crash would be
 everything's.
 
-The folder holds `job.json` (number of dimensions, grids of the images, the initial transform's file), each image as
-`<name>.npy` and the parameter map as `parameters.txt`; elastix's own files come to lie there too. This file is run as a
-script and imports nothing of the package, so that it starts without torch.
+The folder holds `job.json` (number of dimensions, grids of the images of each role, names of the point files, the
+initial transform's file), each image as `<role><number>.npy` and the parameter map as `parameters.txt`; elastix's own
+files come to lie there too. This file is run as a script and imports nothing of the package, so that it starts without
+torch.
 """
 
 import json
@@ -20,14 +21,18 @@ def main(folder: Path) -> None:
     """Runs the registration that a folder describes, and leaves elastix's files there."""
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     method = _method(job["dimension"])
-    setters = {
-        "fixed": method.SetFixedImage,
-        "moving": method.SetMovingImage,
-        "fixed_mask": method.SetFixedMask,
-        "moving_mask": method.SetMovingMask,
+    adders = {
+        "fixed": method.AddFixedImage,
+        "moving": method.AddMovingImage,
+        "fixed_mask": method.AddFixedMask,
+        "moving_mask": method.AddMovingMask,
     }
-    for name, grid in job["images"].items():
-        setters[name](_image(folder / f"{name}.npy", grid))
+    for role, grids in job["images"].items():
+        for number, grid in enumerate(grids):
+            adders[role](_image(folder / f"{role}{number}.npy", grid))
+    for side, setter in (("fixed", method.SetFixedPointSetFileName), ("moving", method.SetMovingPointSetFileName)):
+        if side in job["points"]:
+            setter(str(folder / job["points"][side]))
     if job["initial"]:
         method.SetInitialTransformParameterFileName(job["initial"])
     method.SetParameterObject(_parameters(folder / "parameters.txt"))

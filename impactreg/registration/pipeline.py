@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 import impactreg
-from impactreg.components.transforms.files import read_transform
+from impactreg.components.resampling import Output
+from impactreg.components.transforms.exchange import as_transform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ParameterError
 from impactreg.parameters import ParameterMap, RunSettings, presets
@@ -17,8 +18,8 @@ from impactreg.parameters.settings import Unknown
 from impactreg.registration import elastix, multi_resolution
 from impactreg.registration.case import Case, StageResult, Watch
 from impactreg.registration.logs import log_file
-from impactreg.registration.plan import Plan
-from impactreg.registration.preparation import choose_device, make_case
+from impactreg.registration.plan import Plan, missing_components
+from impactreg.registration.preparation import Inputs, choose_device, make_case
 from impactreg.registration.results import Recorder, Result, prepare_directory
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ def register(
     *,
     fixed_mask: Any = None,
     moving_mask: Any = None,
+    fixed_points: Any = None,
+    moving_points: Any = None,
     initial_transform: Any = None,
     output_directory: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -58,8 +61,11 @@ def register(
     """Registers `moving` to `fixed` as one or several parameter maps say, one stage after the other.
 
     Images and masks are paths, `Image`, itk, SimpleITK or nibabel images, or arrays or tensors in z, y, x order (alone,
-    or as a tuple with spacing, origin and direction). `parameters` is a path, the name of a shipped map, a
-    `ParameterMap`, a dict, or a list of these. `initial_transform` is a TransformParameters file or a transform.
+    or as a tuple with spacing, origin and direction); a list of images or masks gives one to each metric.
+    `fixed_points` and `moving_points` are corresponding landmarks: point files, or arrays [points, dim] of world mm,
+    for the metrics and transforms that take them. `parameters` is a path, the name of a shipped map, a
+    `ParameterMap`, a dict, or a list of these. `initial_transform` is whatever `as_transform`
+    takes: a transform file, a transform, a `Result`, a matrix, an itk or SimpleITK transform.
     Nothing touches the disk without `output_directory`. `device` is such as "cpu" or "cuda:0" (default: what
     `ImpactGPU` says); `seed` replaces `RandomSeed`; `models` are folders with feature extractors; `engine` is "auto"
     (real elastix runs what needs no PyTorch), "torch" or "elastix". `callback` sees every iteration and stops the run
@@ -70,10 +76,11 @@ def register(
     """
     maps = as_maps(parameters)
     chosen = choose_device(device, maps)
-    case = make_case(fixed, moving, fixed_mask, moving_mask, maps, chosen, seed, tuple(map(Path, models)))
+    inputs = Inputs(fixed, moving, fixed_mask, moving_mask, fixed_points, moving_points)
+    case = make_case(inputs, maps, chosen, seed, tuple(map(Path, models)))
     stages = [_plan(i, m, case, engine) for i, m in enumerate(maps)]
     _tell_unknown(stages)
-    before = None if initial_transform is None else _initial(initial_transform)
+    before = None if initial_transform is None else as_transform(initial_transform)
     directory = prepare_directory(output_directory)
     with log_file(directory if log else None, log or ""):
         _tell_run(case, maps)
@@ -105,15 +112,19 @@ def plan(
     *,
     fixed_mask: Any = None,
     moving_mask: Any = None,
+    fixed_points: Any = None,
+    moving_points: Any = None,
+    initial_transform: Any = None,
     device: str | torch.device | None = None,
     models: Sequence[str | Path] = (),
     engine: str = "auto",
 ) -> list[StagePlan]:
     """What `register` would do with the same arguments, after the same checks, without doing it."""
     maps = as_maps(parameters)
-    case = make_case(
-        fixed, moving, fixed_mask, moving_mask, maps, choose_device(device, maps), None, tuple(map(Path, models))
-    )
+    inputs = Inputs(fixed, moving, fixed_mask, moving_mask, fixed_points, moving_points)
+    case = make_case(inputs, maps, choose_device(device, maps), None, tuple(map(Path, models)))
+    if initial_transform is not None:
+        as_transform(initial_transform)
     return [_plan(i, m, case, engine) for i, m in enumerate(maps)]
 
 
@@ -137,12 +148,6 @@ def _as_map(parameters: Any) -> ParameterMap:
     )
 
 
-def _initial(transform: Any) -> Combination:
-    if isinstance(transform, Combination):
-        return transform
-    return read_transform(Path(transform) if isinstance(transform, str) else transform)
-
-
 def _plan(number: int, parameter_map: ParameterMap, case: Case, engine: str) -> StagePlan:
     """Chooses the engine and checks everything that can be checked before the first iteration of the first stage."""
     chosen = _engine(parameter_map, engine)
@@ -160,21 +165,34 @@ def _plan(number: int, parameter_map: ParameterMap, case: Case, engine: str) -> 
     levels = RunSettings.read(parameter_map).number_of_resolutions
     if chosen == "elastix":
         elastix.check(parameter_map)
-        return StagePlan(number, parameter_map, chosen, levels, components, (), ())
+        return StagePlan(number, parameter_map, chosen, levels, components, (), elastix.unknown(parameter_map))
     loop = _loop(parameter_map)
+    Output.of(parameter_map, case.fixed.grid)
     loop.check(case.fixed.dimension)
+    loop.check_case(case)
     models = loop.models(case.fixed.dimension, case.model_folders)
     return StagePlan(number, parameter_map, chosen, loop.levels, components, models, loop.unknown())
 
 
 def _loop(parameter_map: ParameterMap) -> Plan:
-    """The plan of the PyTorch loop; where that lacks a component that itk-elastix has, the message says so."""
+    """The plan of the PyTorch loop; where that lacks a component, the message says whether itk-elastix has all."""
     try:
         return Plan(parameter_map)
     except ParameterError as error:
-        if elastix.knows(parameter_map):
-            raise ParameterError(f"{error}; itk-elastix has all that this file names: use --engine elastix") from None
+        if missing_components(parameter_map):
+            raise ParameterError(f"{error}; {_elastix_instead(parameter_map)}") from None
         raise
+
+
+def _elastix_instead(parameter_map: ParameterMap) -> str:
+    missing = elastix.missing_components(parameter_map)
+    if missing:
+        return f"itk-elastix has no {', '.join(missing)}"
+    try:
+        elastix.check(parameter_map)
+    except ParameterError:
+        return "itk-elastix cannot run this file either, as --engine elastix tells"
+    return "itk-elastix has all that this file names: use --engine elastix"
 
 
 def _engine(parameter_map: ParameterMap, asked: str) -> str:

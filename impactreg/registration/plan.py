@@ -1,25 +1,43 @@
 """Plan: the components that a parameter map chooses, found and read before anything runs."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from impactreg.components.component import Component
+from impactreg.components.component import Component, available
 from impactreg.components.interpolators import Interpolator
 from impactreg.components.metrics.metric import Metric
 from impactreg.components.optimizers.optimizer import Optimizer
 from impactreg.components.pyramids import ImagePyramid
+from impactreg.components.resampling import choose
 from impactreg.components.samplers import Sampler
 from impactreg.components.transforms.transform import Transform
-from impactreg.errors import ParameterError
+from impactreg.errors import ParameterError, PointsError
 from impactreg.models.catalogue import locate
 from impactreg.parameters import ParameterMap, RunSettings, Settings, keys_of, unknown_keys
 from impactreg.parameters.impact_settings import ImpactSettings
 from impactreg.parameters.settings import Unknown
+from impactreg.registration import elastix_keys
+from impactreg.registration.case import Case
+from impactreg.registration.exact_metric import ExactMetricSettings
 from impactreg.registration.objective import WeightSettings
 
 C = TypeVar("C", bound=Component)
+SINGLE = "MultiResolutionRegistration"
+MULTI_METRIC = "MultiMetricMultiResolutionRegistration"
+
+
+logger = logging.getLogger(__name__)
+
+
+def missing_components(parameter_map: ParameterMap) -> list[str]:
+    """The components that a parameter map names and the PyTorch loop lacks, each as `Metric "PCAMetric"`."""
+    rooms = {kind: kind.removeprefix("Fixed").removeprefix("Moving") for kind in elastix_keys.KINDS}
+    known = {kind: {SINGLE, MULTI_METRIC} if kind == "Registration" else set(available(rooms[kind])) for kind in rooms}
+    named = [(kind, name) for kind in rooms for name in dict.fromkeys(parameter_map.get(kind, ()))]
+    return [f'{kind} "{name}"' for kind, name in named if name not in known[kind]]
 
 
 @dataclass(frozen=True)
@@ -42,14 +60,20 @@ class Plan:
     def __init__(self, parameter_map: ParameterMap) -> None:
         self.parameter_map = parameter_map
         self.run = RunSettings.read(parameter_map)
+        missing = missing_components(parameter_map)
+        if len(missing) > 1:
+            raise ParameterError(f"{parameter_map.name}: the PyTorch loop has no {', '.join(missing)}")
         self.transform = self._one(Transform, "Transform")  # type: ignore[type-abstract]
         self.optimizer = self._one(Optimizer, "Optimizer")  # type: ignore[type-abstract]
-        self.interpolator = self._one(Interpolator, "Interpolator", "BSplineInterpolator")
-        self.fixed_pyramid = self._one(ImagePyramid, "FixedImagePyramid", "FixedSmoothingImagePyramid")
-        self.moving_pyramid = self._one(ImagePyramid, "MovingImagePyramid", "MovingSmoothingImagePyramid")
+        self.interpolators = self._all(Interpolator, "Interpolator", "BSplineInterpolator")
+        self.fixed_pyramids = self._all(ImagePyramid, "FixedImagePyramid", "FixedSmoothingImagePyramid")
+        self.moving_pyramids = self._all(ImagePyramid, "MovingImagePyramid", "MovingSmoothingImagePyramid")
         self.metrics = self._all(Metric, "Metric")
-        self.samplers = self._all(Sampler, "ImageSampler")
+        self.samplers = self._samplers()
+        self.resampling = choose(parameter_map)
         self._check_numbers()
+        for metric in self.metrics:
+            metric.component.check_transform(parameter_map, self.transform.component)
 
     @property
     def levels(self) -> int:
@@ -57,16 +81,48 @@ class Plan:
         return self.run.number_of_resolutions
 
     @property
+    def single(self) -> bool:
+        """Whether this is the registration of one metric and one pair of images."""
+        return self.parameter_map.first("Registration", SINGLE) == SINGLE
+
+    @property
     def composes(self) -> bool:
         """Whether the transform is composed with the initial one, not added to it."""
         return self.run.how_to_combine_transforms == "Compose"
 
-    def erodes(self, level: int) -> tuple[bool, bool]:
-        """Whether the fixed and the moving mask are eroded in a resolution; the most specific key counts."""
-        run = RunSettings.read(self.parameter_map, level=level)
+    def erodes(self, side: str, level: int, number: int = 0) -> bool:
+        """Whether the mask of that number is eroded in a resolution; `side` is "fixed" or "moving".
+
+        The most specific key counts.
+        """
+        run = RunSettings.read(self.parameter_map, level=level, label=f"{side.capitalize()}ImagePyramid{number}")
         fixed = (run.erode_numbered_fixed_mask, run.erode_fixed_mask, run.erode_mask)
         moving = (run.erode_numbered_moving_mask, run.erode_moving_mask, run.erode_mask)
-        return next(e for e in fixed if e is not None), next(e for e in moving if e is not None)
+        return next(e for e in (fixed if side == "fixed" else moving) if e is not None)
+
+    def check_case(self, case: Case) -> None:
+        """Raises `ParameterError` unless there is one fixed and one moving image, or as many as metrics, and
+        `PointsError` where landmarks are needed that were not given.
+        """
+        for choice in self._choices():
+            for side in choice.component.needs_points:
+                if (case.further.fixed_points if side == "fixed" else case.further.moving_points) is None:
+                    raise PointsError(
+                        f"{self.parameter_map.where(choice.component.kind)}: {choice.component.names[0]} needs "
+                        f"landmarks of the {side} image: give a file of points by -{side[0]}p ({side}_points=)"
+                    )
+        numbers = {"fixed": len(case.fixed_images), "moving": len(case.moving_images)}
+        if self.single and max(*numbers.values(), len(case.fixed_masks), len(case.moving_masks)) > 1:
+            raise ParameterError(
+                f"{self.parameter_map.where('Registration')}: {SINGLE} takes one fixed and one moving image, with "
+                f'one mask each; use (Registration "{MULTI_METRIC}")'
+            )
+        for side, number in numbers.items():
+            if number not in (1, len(self.metrics)):
+                raise ParameterError(
+                    f"{self.parameter_map.where('Metric')}: there are {number} {side} images for {len(self.metrics)} "
+                    "metrics; give one, or one for each metric"
+                )
 
     def check(self, dimension: int) -> None:
         """Reads every setting of every component in every resolution; raises `ParameterError` at the first that is not
@@ -75,11 +131,16 @@ class Plan:
         for level in range(self.levels):
             for choice in self._choices():
                 choice.settings(self.parameter_map, level, dimension)
+            for metric in self.metrics:
+                ExactMetricSettings.read(self.parameter_map, level=level, label=metric.label, dimension=dimension)
+                WeightSettings.read(self.parameter_map, level=level, label=metric.label, dimension=dimension)
 
     def unknown(self) -> list[Unknown]:
         """Keys of the map that no component of this plan reads, with the nearest spelling of one that is read."""
         settings = [c.component.Settings for c in self._choices()]
-        return unknown_keys(self.parameter_map, keys_of(RunSettings, WeightSettings, *settings))
+        resampling = [type(each.settings) for each in self.resampling]
+        known = keys_of(RunSettings, WeightSettings, ExactMetricSettings, *settings, *resampling)
+        return unknown_keys(self.parameter_map, known)
 
     def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
         """Every model of the plan as it is written, and the file that it means; raises `ModelError` where there is
@@ -96,19 +157,22 @@ class Plan:
         return list(found.items())
 
     def _choices(self) -> list[Choice[Any]]:
-        chosen: list[Choice[Any]] = [
-            self.transform,
-            self.optimizer,
-            self.interpolator,
-            self.fixed_pyramid,
-            self.moving_pyramid,
+        single: list[Choice[Any]] = [self.transform, self.optimizer]
+        return [
+            *single,
+            *self.interpolators,
+            *self.fixed_pyramids,
+            *self.moving_pyramids,
             *self.metrics,
             *self.samplers,
         ]
-        return chosen
 
-    def _one(self, kind: type[C], key: str, default: str = "") -> Choice[C]:
-        return self._all(kind, key, default)[0]
+    def _one(self, kind: type[C], key: str) -> Choice[C]:
+        found = self._all(kind, key)
+        if len(found) > 1:
+            where = self.parameter_map.where(key)
+            logger.warning("%s: %d are named for %s, of which the first alone is used", where, len(found), key)
+        return found[0]
 
     def _all(self, kind: type[C], key: str, default: str = "") -> list[Choice[C]]:
         where = self.parameter_map.where(key)
@@ -117,12 +181,30 @@ class Plan:
             raise ParameterError(f'{where}: the following component has not been specified: {key}; add ({key} "...")')
         return [Choice(kind.named(name, where), f"{key}{i}") for i, name in enumerate(names)]
 
+    def _samplers(self) -> list[Choice[Sampler]]:
+        """The samplers; none are needed where no metric takes samples."""
+        needed = any(m.component.uses_samples for m in self.metrics)
+        return self._all(Sampler, "ImageSampler") if needed or self.parameter_map.get("ImageSampler") else []
+
     def _check_numbers(self) -> None:
-        single = (
-            self.parameter_map.first("Registration", "MultiResolutionRegistration") == "MultiResolutionRegistration"
-        )
-        if single and len(self.metrics) > 1:
+        named = self.parameter_map.first("Registration", SINGLE)
+        if named not in (SINGLE, MULTI_METRIC):
+            raise self.parameter_map.error("Registration", f"the PyTorch loop has {SINGLE} and {MULTI_METRIC}")
+        if self.single and len(self.metrics) > 1:
             raise ParameterError(
-                f"{self.parameter_map.where('Metric')}: MultiResolutionRegistration takes one metric, not "
-                f'{len(self.metrics)}; use (Registration "MultiMetricMultiResolutionRegistration")'
+                f"{self.parameter_map.where('Metric')}: {SINGLE} takes one metric, not "
+                f'{len(self.metrics)}; use (Registration "{MULTI_METRIC}")'
+            )
+        metrics = len(self.metrics)
+        several: dict[str, Sequence[Choice[Any]]] = {
+            "Interpolator": self.interpolators,
+            "FixedImagePyramid": self.fixed_pyramids,
+            "MovingImagePyramid": self.moving_pyramids,
+        }
+        for key, choices in several.items():
+            if len(choices) not in (1, metrics) and not self.single:
+                raise self.parameter_map.error(key, f"one is needed, or one for each of the {metrics} metrics")
+        if len(self.fixed_pyramids) > 1 and 0 < len(self.samplers) < metrics and not self.single:
+            raise self.parameter_map.error(
+                "ImageSampler", f"with several fixed image pyramids, one sampler for each of the {metrics} metrics"
             )

@@ -2,17 +2,21 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from impactreg.errors import ImageError, RegistrationError
+from impactreg.errors import ImageError, PointsError, RegistrationError
 from impactreg.images import Image, Mask, as_image
 from impactreg.images.files import check_finite
+from impactreg.images.grid import Grid
+from impactreg.images.points import PointSet, read_points
 from impactreg.parameters import Once, ParameterMap, RunSettings, Settings
-from impactreg.registration.case import Case
+from impactreg.registration.case import Case, Further
 
 logger = logging.getLogger(__name__)
 
@@ -42,30 +46,56 @@ def choose_device(asked: str | torch.device | None, maps: Sequence[ParameterMap]
     return torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a caller hands in: each image or mask alone, or a list of them, and corresponding points."""
+
+    fixed: Any
+    moving: Any
+    fixed_mask: Any = None
+    moving_mask: Any = None
+    fixed_points: Any = None
+    moving_points: Any = None
+
+
 def make_case(
-    fixed: Any,
-    moving: Any,
-    fixed_mask: Any,
-    moving_mask: Any,
+    inputs: Inputs,
     maps: Sequence[ParameterMap],
     device: torch.device,
     seed: int | None,
     model_folders: tuple[Path, ...],
 ) -> Case:
-    """Reads and checks images and masks; raises `ImageError` where they do not fit each other or the maps."""
-    images = _image(fixed, "fixed image"), _image(moving, "moving image")
-    if images[0].dimension != images[1].dimension:
-        raise ImageError(
-            f"the fixed image has {images[0].dimension} dimensions and the moving image {images[1].dimension}"
-        )
+    """Reads and checks images, masks and points; raises `ImageError` or `PointsError` where they do not fit each other
+    or the maps.
+    """
+    fixed, moving = _images(inputs.fixed, "fixed image"), _images(inputs.moving, "moving image")
+    for name, image in (*fixed.items(), *moving.items()):
+        if image.dimension != fixed["fixed image"].dimension:
+            raise ImageError(
+                f"the fixed image has {fixed['fixed image'].dimension} dimensions and the {name} {image.dimension}"
+            )
     for parameter_map in maps:
-        _check_dimension(parameter_map, images[0].dimension)
-    fixed_inside, moving_inside = (
-        None if given is None else Mask.of(as_image(given, name=name), name=name, on=image.grid).to(device)
-        for given, name, image in zip((fixed_mask, moving_mask), ("fixed mask", "moving mask"), images, strict=True)
+        _check_dimension(parameter_map, fixed["fixed image"].dimension)
+    fixed_masks = _masks(inputs.fixed_mask, "fixed mask", list(fixed.values()), device)
+    moving_masks = _masks(inputs.moving_mask, "moving mask", list(moving.values()), device)
+    first_fixed, *more_fixed = (i.to(device=device, dtype=torch.float32) for i in fixed.values())
+    first_moving, *more_moving = (i.to(device=device, dtype=torch.float32) for i in moving.values())
+    return Case(
+        first_fixed,
+        first_moving,
+        fixed_masks[0] if fixed_masks else None,
+        moving_masks[0] if moving_masks else None,
+        seed,
+        model_folders,
+        further=Further(
+            tuple(more_fixed),
+            tuple(more_moving),
+            tuple(fixed_masks[1:]),
+            tuple(moving_masks[1:]),
+            _points(inputs.fixed_points, "fixed points", first_fixed.grid, device),
+            _points(inputs.moving_points, "moving points", first_moving.grid, device),
+        ),
     )
-    on_device, moving_on_device = (i.to(device=device, dtype=torch.float32) for i in images)
-    return Case(on_device, moving_on_device, fixed_inside, moving_inside, seed, model_folders)
 
 
 def _checked(asked: str | torch.device) -> torch.device:
@@ -80,11 +110,46 @@ def _checked(asked: str | torch.device) -> torch.device:
     return device
 
 
+def _images(given: Any, name: str) -> dict[str, Image]:
+    """Images by what messages call them: `fixed image`, then `fixed image 1` and so on."""
+    several = given if isinstance(given, list) else [given]
+    if not several:
+        raise ImageError(f"{name}: at least one is needed")
+    return {called: _image(each, called) for called, each in zip(_names(name, len(several)), several, strict=True)}
+
+
 def _image(given: Any, name: str) -> Image:
     image = check_finite(as_image(given, name=name), name)
     if image.channels != 1:
         raise ImageError(f"{name}: an image of one value per voxel is needed, but it has {image.channels}")
     return image
+
+
+def _masks(given: Any, name: str, images: Sequence[Image], device: torch.device) -> list[Mask]:
+    several = [] if given is None else given if isinstance(given, list) else [given]
+    if len(several) > 1 and len(images) not in (1, len(several)):
+        raise ImageError(f"{name}: there are {len(several)} for {len(images)} images; give one, or one for each image")
+    grids = [image.grid for image in images] if len(images) > 1 else [images[0].grid] * len(several)
+    return [
+        Mask.of(as_image(each, name=called), name=called, on=grid).to(device)
+        for called, each, grid in zip(_names(name, len(several)), several, grids, strict=False)
+    ]
+
+
+def _names(name: str, number: int) -> list[str]:
+    return [name if i == 0 else f"{name} {i}" for i in range(number)]
+
+
+def _points(given: Any, name: str, grid: Grid, device: torch.device) -> Tensor | None:
+    """World points (mm) from a point file, a `PointSet`, or an array or tensor."""
+    if given is None:
+        return None
+    if isinstance(given, (str, Path)):
+        return read_points(given, grid=grid).points.to(device)
+    points = given if isinstance(given, PointSet) else PointSet(torch.as_tensor(given, dtype=torch.float64))
+    if points.dimension != grid.dimension:
+        raise PointsError(f"{name}: they have {points.dimension} coordinates, but the images {grid.dimension}")
+    return points.points.to(device)
 
 
 def _check_dimension(parameter_map: ParameterMap, dimension: int) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from impactreg.components.optimizers.optimizer import Cell, Row
 from impactreg.components.resampling import Output
 from impactreg.components.transforms.files import NO_INITIAL, TransformWriter
+from impactreg.components.transforms.inverse_field import write_inverse
 from impactreg.components.transforms.transform import Combination, Transform
 from impactreg.errors import OutputError
 from impactreg.images.files import write_image
@@ -14,8 +16,6 @@ from impactreg.images.image import Image
 from impactreg.images.whole import whole_file
 from impactreg.parameters import ParameterMap, RunSettings
 from impactreg.registration.case import Case, StageResult
-
-Row = dict[str, float]
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +81,12 @@ class Recorder:
             composite=self._run.write_itk_composite_transform,
         )
         self._initial_file = initial_file
-        self._rows: list[tuple[int, Mapping[str, float]]] = []
+        self._rows: list[tuple[int, Mapping[str, Cell]]] = []
         self._tables: set[int] = set()
         self._maps: tuple[Combination, ParameterMap] | None = None
         self._image: tuple[Combination, Image] | None = None
 
-    def iteration(self, level: int, number: int, columns: Mapping[str, float], transform: Combination) -> None:
+    def iteration(self, level: int, number: int, columns: Mapping[str, Cell], transform: Combination) -> None:
         """One iteration has ended: its columns (without the number), and the transform that it led to."""
         self._rows.append((number, dict(columns)))
         lines = iteration_table(self._rows[-1:]).splitlines()
@@ -100,14 +100,17 @@ class Recorder:
         if RunSettings.read(self._parameter_map, level=level).write_result_image_after_each_iteration:
             self._write_image(self._resample(transform), name)
 
-    def pyramid_images(self, level: int, fixed: Image, moving: Image) -> None:
-        """The images of a resolution, written where `WritePyramidImagesAfterEachResolution` asks for them."""
+    def pyramid_images(self, level: int, pairs: Sequence[tuple[Image, Image]]) -> None:
+        """The fixed and moving images of a resolution, a pair for each pyramid; written where the map asks for it
+        (`WritePyramidImagesAfterEachResolution`).
+        """
         asked = RunSettings.read(self._parameter_map, level=level)
         if self.directory is None or not asked.write_pyramid_images_after_each_resolution:
             return
-        for label, image in (("FixedImagePyramid0", fixed), ("MovingImagePyramid0", moving)):
-            path = self.directory / f"{label}.{self.number}.R{level}.{asked.result_image_format}"
-            write_image(image.to(device="cpu"), path, pixel_type="float", compress=asked.compress_result_image)
+        for i, pair in enumerate(pairs):
+            for side, image in zip(("Fixed", "Moving"), pair, strict=True):
+                path = self.directory / f"{side}ImagePyramid{i}.{self.number}.R{level}.{asked.result_image_format}"
+                write_image(image.to(device="cpu"), path, pixel_type="float", compress=asked.compress_result_image)
 
     def level_done(self, level: int, transform: Combination) -> None:
         """A resolution has ended."""
@@ -133,6 +136,9 @@ class Recorder:
             path, content = self._writer(transform).write(transform, self.directory, str(self.number))
             self._maps = (transform, content)
             logger.info("The transform is saved in %s", path)
+        if self._run.write_inverse_transform:
+            writer = replace(self._plain_writer, extension="", composite=False)
+            write_inverse(transform, self._case.moving.grid, writer, self.directory, str(self.number))
         image = self.image(transform)
         if image is not None:
             self._write_image(image, str(self.number))
@@ -162,7 +168,7 @@ class Recorder:
         path = self.directory / f"{self._run.result_image_name}.{name}.{asked.result_image_format}"
         write_image(image, path, pixel_type=asked.result_image_pixel_type, compress=asked.compress_result_image)
 
-    def _write_table(self, level: int, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    def _write_table(self, level: int, rows: Sequence[tuple[int, Mapping[str, Cell]]]) -> None:
         self._tables.add(level)
         if self.directory is not None and self._run.write_iteration_info:
             with whole_file(self.directory / f"IterationInfo.{self.number}.R{level}.txt") as draft:
@@ -188,14 +194,14 @@ class Recorder:
         return newest[-1] if self.number and newest else None
 
 
-def iteration_table(rows: Sequence[tuple[int, Mapping[str, float]]]) -> str:
+def iteration_table(rows: Sequence[tuple[int, Mapping[str, Cell]]]) -> str:
     """Iterations (number, columns) as the text of an IterationInfo file, columns by name, six decimals, times one."""
     if not rows:
         return ""
     names = sorted({"1:ItNr", *(name for _, columns in rows for name in columns)})
     lines = ["\t".join(names)]
     for number, columns in rows:
-        cells: dict[str, float] = {**columns, "1:ItNr": number}
+        cells: Row = {**columns, "1:ItNr": number}
         lines.append("\t".join(_cell(name, cells[name]) if name in cells else "" for name in names))
     return "\n".join(lines) + "\n"
 
@@ -216,8 +222,8 @@ def prepare_directory(directory: "str | Path | None") -> Path | None:
     return folder
 
 
-def _cell(name: str, value: float) -> str:
-    if isinstance(value, int):
+def _cell(name: str, value: Cell) -> str:
+    if isinstance(value, (int, str)):
         return str(value)
     return f"{value:.1f}" if name.startswith("Time") else f"{value:.6f}"
 

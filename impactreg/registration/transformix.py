@@ -1,25 +1,28 @@
-"""transformix(): a transform applied to an image or points, and its deformation field and spatial Jacobian."""
+"""transformix(): a transform or its inverse applied to images and points, and its field and spatial Jacobian."""
 
 import logging
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from impactreg.components.labels import warp_labels
 from impactreg.components.resampling import Output
-from impactreg.components.transforms.files import is_itk_file, read_transform
+from impactreg.components.transforms.inverse import inverse_points
+from impactreg.components.transforms.inverse_field import Inverse, inverse_on
 from impactreg.components.transforms.transform import Combination
 from impactreg.components.warping import deformation_field, jacobian_determinant, spatial_jacobian
 from impactreg.errors import ImageError, TransformError
 from impactreg.images import Grid, Image, PointSet, as_image, read_points, write_image, write_points
 from impactreg.images.whole import whole_file
-from impactreg.parameters import ParameterMap
+from impactreg.registration.point_transform import check_points, open_transform, point_lines, without_inverse
 from impactreg.registration.results import prepare_directory
 
+Points = Float[Tensor, "points dim"]
 logger = logging.getLogger(__name__)
 
 
@@ -29,7 +32,8 @@ class TransformixResult:
 
     `image` is the warped image; `points` are the transformed points; `deformation_field` is T(x) - x (mm, a channel
     for each dimension), `jacobian` det(dT/dx) and `jacobian_matrix` dT/dx (D x D channels, row by row) on the fixed
-    image's grid.
+    image's grid. With `inverse=True` all of these are of the inverse, on the moving image's grid; then `inverse` tells
+    how far the field that images go through is off, and `point_residuals` by how many mm each point is missed.
     """
 
     transform: Combination
@@ -39,6 +43,8 @@ class TransformixResult:
     jacobian: Image | None = None
     jacobian_matrix: Image | None = None
     output_directory: Path | None = None
+    inverse: Inverse | None = None
+    point_residuals: Float[Tensor, " points"] | None = None
 
 
 def transformix(
@@ -50,14 +56,22 @@ def transformix(
     jacobian_matrix: bool = False,
     output_directory: str | Path | None = None,
     reference: Any = None,
+    inverse: bool = False,
+    labels: bool = False,
     device: str | torch.device = "cpu",
 ) -> TransformixResult:
     """Applies a transform, as elastix's transformix does.
 
-    `transform` is a TransformParameters file, a map, several maps (a chain), or a transform; an ITK transform file or
-    a transform in memory has no grid and needs `reference`, the fixed image or a `Grid`. `image` is whatever
+    `transform` is whatever `as_transform` takes. TransformParameters files, maps and what `register` returned know the
+    fixed image's grid; anything else needs `reference`, the fixed image or a `Grid`. `image` is whatever
     `as_image` takes; `points` are a point file, a `PointSet`, or "all" for the deformation field; `jacobian` and
     `jacobian_matrix` ask for det(dT/dx) and dT/dx.
+
+    With `labels`, `image` holds labels: it keeps its number type, gets no new label, and is 0 outside (see
+    `warp_labels`).
+
+    With `inverse`, moving points are mapped to fixed ones and `image`, which lies in fixed space, is warped onto the
+    grid of `reference`, the moving image, which must be given. Points without an inverse are told in a warning.
 
     In `output_directory` land `result`, `deformationField`, `spatialJacobian` and `fullSpatialJacobian` as
     `ResultImageFormat` asks, and `outputpoints.txt`. Raises `TransformError` where nothing is asked for or the grid
@@ -66,19 +80,26 @@ def transformix(
     if image is None and points is None and not jacobian and not jacobian_matrix:
         raise TransformError("nothing to do: give an image (-in), points (-def), -jac all or -jacmat all")
     directory = prepare_directory(output_directory)
-    combination, parameter_map = _opened(transform)
+    combination, parameter_map = open_transform(transform)
+    if inverse and reference is None:
+        raise TransformError(
+            "an inverse needs the grid of the moving image: give that image as reference (--reference)"
+        )
     output = Output.of(parameter_map, _reference_grid(reference))
     _check_dimension(combination, output.grid, "the grid")
-    job = _Job(combination, output, directory, torch.device(device))
+    job: _Job = (_InverseJob if inverse else _Job)(combination, output, directory, torch.device(device), labels)
     moving = None if image is None else job.moving(image)
+    moved, residuals = (None, None) if points is None or _is_all(points) else job.moved(points, moving)
     return TransformixResult(
         combination,
         None if moving is None else job.warped(moving),
-        None if points is None or _is_all(points) else job.moved(points, moving),
+        moved,
         job.field() if _is_all(points) else None,
         job.determinant() if jacobian else None,
         job.matrix() if jacobian_matrix else None,
         directory,
+        job.inverse,
+        residuals,
     )
 
 
@@ -90,6 +111,21 @@ class _Job:
     output: Output
     directory: Path | None
     device: torch.device
+    labels: bool = False
+
+    @property
+    def applied(self) -> Combination:
+        """What images and fields go through."""
+        return self.transform
+
+    @property
+    def inverse(self) -> Inverse | None:
+        """The inverse that images and fields went through, if there was one."""
+        return None
+
+    def mapped(self, points: Points) -> tuple[Points, Float[Tensor, " points"] | None]:
+        """The points after the transform; for an inverse also by how much each is missed."""
+        return self.transform(points), None
 
     def moving(self, image: Any) -> Image:
         """The image to be warped."""
@@ -98,41 +134,50 @@ class _Job:
         return moving
 
     def warped(self, moving: Image) -> Image:
-        """The warped image, written as `ResultImagePixelType`."""
-        result = self.output.resample(moving, self.transform)
+        """The warped image, written as `ResultImagePixelType`; labels in their own type."""
+        if self.labels:
+            return self._warped_labels(moving)
+        result = self.output.resample(moving, self.applied)
         asked = self.output.resampler.settings
         self._write(result, "result", asked.result_image_pixel_type, asked.compress_result_image)
         return result
 
+    def _warped_labels(self, moving: Image) -> Image:
+        found = warp_labels(self.output.seen(moving), self.applied, self.output.working_grid)
+        asked = self.output.resampler.settings
+        if asked.default_pixel_value:
+            logger.info("Labels are 0 outside: (DefaultPixelValue %g) is for other images", asked.default_pixel_value)
+        return self._write(self.output.finished(found), "result", None, asked.compress_result_image)
+
     def field(self) -> Image:
         """The deformation field."""
-        found = deformation_field(self.transform, self.output.working_grid, device=self.device)
+        found = deformation_field(self.applied, self.output.working_grid, device=self.device)
         return self._write(self.output.finished(found), "deformationField")
 
     def determinant(self) -> Image:
         """det(dT/dx)."""
-        found = jacobian_determinant(self.transform, self.output.working_grid, device=self.device)
+        found = jacobian_determinant(self.applied, self.output.working_grid, device=self.device)
         return self._write(self.output.finished(found), "spatialJacobian")
 
     def matrix(self) -> Image:
         """dT/dx."""
-        found = spatial_jacobian(self.transform, self.output.working_grid, device=self.device)
+        found = spatial_jacobian(self.applied, self.output.working_grid, device=self.device)
         return self._write(self.output.finished(found), "fullSpatialJacobian")
 
-    def moved(self, points: Any, moving: Image | None) -> PointSet:
-        """The transformed points."""
+    def moved(self, points: Any, moving: Image | None) -> tuple[PointSet, Float[Tensor, " points"] | None]:
+        """The transformed points; for an inverse also by how much each is missed."""
         grid = self.output.working_grid
         path = None if isinstance(points, PointSet | torch.Tensor) else Path(points)
         if path is None:
             given = points if isinstance(points, PointSet) else PointSet(points)
         else:
             given = read_points(path, grid=grid)
-        if given.dimension != grid.dimension:
-            raise TransformError(f"the points are {given.dimension}D, but the transform is {grid.dimension}D")
-        result = PointSet(self.transform(given.points))
+        check_points(self.transform, given.dimension)
+        mapped, residuals = self.mapped(given.points)
+        result = PointSet(mapped)
         if self.directory is not None:
             self._write_points(given, result, "" if path is None else "".join(path.suffixes[-2:]), moving)
-        return result
+        return result, residuals
 
     def _write(self, image: Image, name: str, pixel_type: str | None = None, compress: bool = False) -> Image:
         if self.directory is not None:
@@ -156,47 +201,36 @@ class _Job:
                 )
 
 
-def point_lines(given: PointSet, result: PointSet, fixed: Grid, moving: Grid | None = None) -> str:
-    """The lines of elastix's outputpoints.txt: indices of the nearest voxels, coordinates with six decimals."""
-    indices = [_nearest(fixed, given), _nearest(fixed, result)]
-    moving_indices = None if moving is None else _nearest(moving, result)
-    lines = []
-    for k, (point, image) in enumerate(zip(given.points.tolist(), result.points.tolist(), strict=True)):
-        cells = [
-            ("InputIndex", indices[0][k]),
-            ("InputPoint", point),
-            ("OutputIndexFixed", indices[1][k]),
-            ("OutputPoint", image),
-            ("Deformation", [after - before for before, after in zip(point, image, strict=True)]),
-        ]
-        if moving_indices is not None:
-            cells.append(("OutputIndexMoving", moving_indices[k]))
-        lines.append(f"Point\t{k}" + "".join(f"\t; {name} = [ {_spaced(values)}]" for name, values in cells) + "\n")
-    return "".join(lines)
+class _InverseJob(_Job):
+    """The inverse of a transform: points one by one, all else through a field on the grid."""
 
+    @property
+    def applied(self) -> Combination:
+        """The inverse, found when it is first needed."""
+        return Combination(self._field.transform)
 
-def _spaced(values: Sequence[float]) -> str:
-    return "".join(f"{value} " if isinstance(value, int) else f"{value:.6f} " for value in values)
+    @property
+    def inverse(self) -> Inverse | None:
+        """The inverse, where it was needed."""
+        return self.__dict__.get("_field")
 
+    def mapped(self, points: Points) -> tuple[Points, Float[Tensor, " points"] | None]:
+        """The points that the transform maps to these, as near as they were found."""
+        found = inverse_points(self.transform, points)
+        if not bool(found.found.all()):
+            logger.warning("%s", without_inverse(found))
+        return found.points, found.residuals
 
-def _nearest(grid: Grid, points: PointSet) -> list[list[int]]:
-    return [[floor(i + 0.5) for i in row] for row in grid.world_to_index(points.points).tolist()]
+    @cached_property
+    def _field(self) -> Inverse:
+        found = inverse_on(self.transform, self.output.working_grid)
+        bad = found.residual.without + found.residual.folded
+        logger.log(logging.WARNING if bad else logging.INFO, "The inverse on the grid: %s", found)
+        return found
 
 
 def _is_all(points: Any) -> bool:
     return isinstance(points, str) and points == "all"
-
-
-def _opened(transform: Any) -> tuple[Combination, ParameterMap]:
-    """A transform with the map that holds its grid and resampler: the last of a chain, or an empty one."""
-    none = ParameterMap.from_dict({}, "this transform")
-    if isinstance(transform, Combination):
-        return transform, none
-    if isinstance(transform, list | tuple) and transform:
-        return read_transform(transform), transform[-1]
-    if isinstance(transform, str | os.PathLike) and not is_itk_file(Path(transform)):
-        transform = ParameterMap.read(transform)
-    return read_transform(transform), transform if isinstance(transform, ParameterMap) else none
 
 
 def _reference_grid(reference: Any) -> Grid | None:

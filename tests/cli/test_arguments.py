@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from impactreg.cli.arguments import UsageError, nearest, registration_parser, transformix_parser
+from impactreg.cli.arguments import UsageError, nearest, numbered, registration_parser, transformix_parser
 
 NEEDED = ["-f", "f.nii", "-m", "m.nii", "-p", "a.txt"]
 
@@ -12,7 +12,8 @@ NEEDED = ["-f", "f.nii", "-m", "m.nii", "-p", "a.txt"]
 def test_elastix_flags_are_read() -> None:
     words = "-f F -m M -p A -p B -out O -fMask FM -mMask MM -t0 T -threads 3 -loglevel warning -priority high"
     options = registration_parser("", "").read(words.split())
-    assert (options.fixed, options.moving, options.fixed_mask, options.moving_mask) == ("F", "M", "FM", "MM")
+    given = [numbered(options, name) for name in ("fixed", "moving", "fixed_mask", "moving_mask")]
+    assert given == [["F"], ["M"], ["FM"], ["MM"]]
     assert options.parameters == ["A", "B"]
     assert (options.output, options.initial) == (Path("O"), Path("T"))
     assert (options.threads, options.loglevel, options.priority) == (3, "warning", "high")
@@ -21,6 +22,23 @@ def test_elastix_flags_are_read() -> None:
 def test_parameter_files_keep_their_order() -> None:
     options = registration_parser("", "").read([*NEEDED, "-p", "b.txt", "c.txt", "-m", "m", "-p", "a.txt"])
     assert options.parameters == ["a.txt", "b.txt", "c.txt", "a.txt"]
+
+
+def test_several_images_have_numbers() -> None:
+    options = registration_parser("", "").read([*NEEDED[2:], "-f1", "B", "-f0", "A", "-fp", "X.txt", "-mp", "Y.txt"])
+    assert numbered(options, "fixed") == ["A", "B"]
+    assert numbered(options, "fixed_mask") == []
+    assert (options.fixed_points, options.moving_points) == (Path("X.txt"), Path("Y.txt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("-f0 A -f2 B", "-f1 is missing"), ("-f A -f0 B", "-f: one file for each number: -f is the same as -f0")],
+)
+def test_numbers_of_images_have_no_gaps_and_come_once(words: str, message: str) -> None:
+    options = registration_parser("", "").read([*words.split(), "-m", "M", "-p", "P"])
+    with pytest.raises(UsageError, match=message):
+        numbered(options, "fixed")
 
 
 def test_our_flags_are_read() -> None:

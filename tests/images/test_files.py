@@ -155,7 +155,7 @@ def test_a_sheared_sform_without_a_qform_is_refused_as_itk_refuses_it(tmp_path: 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("a.tiff", "cannot be written: use one of nii"),
+        ("a.jpeg", "cannot be written: use one of nii"),
         ("missing/a.nii", "No such file"),
         ("missing/a.mhd", "No such file"),
         ("folder.nii", "a folder"),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from impactreg.errors import ImageError
+from impactreg.errors import ImageError, OutputError
 from impactreg.images import Grid, Image, Mask, as_image, read_image, write_image
-from impactreg.images.files import to_itk
+from impactreg.images.files import ITK_FORMATS, to_itk
 
 pytestmark = pytest.mark.itk
 
@@ -249,3 +249,26 @@ def test_erosion_leaves_the_samples_that_elastix_uses(itk: Any, tmp_path: Path) 
         used = fixed[mask.eroded((1, 1, 1), moving=moving).inside.numpy()]
         found = mean_square_by_elastix(itk, tmp_path, fixed, np.zeros_like(fixed), **{name: values})
         assert found == pytest.approx(float((used.astype(np.float64) ** 2).mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("pixel_type", ["short", "unsigned short", "unsigned char"])
+@pytest.mark.parametrize("extension", [*ITK_FORMATS, "DCM"])
+def test_formats_of_itk_hold_the_values(itk: Any, tmp_path: Path, extension: str, pixel_type: str) -> None:
+    low = -40 if pixel_type == "short" else 0
+    image = Image.of(torch.arange(low, low + 60).reshape(3, 4, 5), (1.5, 2, 3), (1, 2, -3))
+    path = tmp_path / f"image.{extension}"
+    write_image(image, path, pixel_type=pixel_type)
+    assert_as_itk_reads_it(itk, path)
+    found = read_image(path)
+    np.testing.assert_array_equal(found.numpy(), image.numpy())
+    np.testing.assert_allclose((*found.grid.spacing, *found.grid.origin), (1.5, 2, 3, 1, 2, -3), atol=1e-6)
+    assert not [file for file in tmp_path.iterdir() if file.stem != "image"]
+
+
+def test_a_type_that_a_format_of_itk_cannot_hold_is_told(itk: Any, tmp_path: Path) -> None:
+    image = Image.of(torch.rand(3, 4, 5))
+    for name in ("image.dcm", "missing/image.vtk"):
+        with pytest.raises(OutputError) as caught:
+            write_image(image, tmp_path / name)
+        assert str(caught.value).startswith(str(tmp_path / name))
+    assert not list(tmp_path.iterdir())

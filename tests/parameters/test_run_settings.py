@@ -34,7 +34,7 @@ def test_a_pixel_value_may_be_no_number() -> None:
 
 def test_harmless_keys_are_known() -> None:
     keys = (
-        "UseMultiThreadingForSamplers", "ShowProgressPercentage", "PrintErrorMessages", "ErodeMovingMask0",
+        "UseMultiThreadingForMetrics", "ShowProgressPercentage", "PrintErrorMessages", "ErodeMovingMask0",
         "ITKTransformOutputFileNameExtension", "WriteITKCompositeTransform", "FinalBSplineInterpolationOrder",
     )  # fmt: skip
     assert unknown_keys(ParameterMap.from_dict(dict.fromkeys(keys, 1)), keys_of(RunSettings)) == []

@@ -210,3 +210,11 @@ def test_an_unknown_key_is_told_with_its_line_and_the_nearest_spelling(tmp_path:
     path.write_text("".join(f"({key} 1)\n" for key in keys), encoding="utf-8")
     unknown = unknown_keys(ParameterMap.read(path), keys_of(Every))
     assert unknown == [(key, f"{path}:{line}", meant) for line, (key, meant) in enumerate(keys.items(), start=1)]
+
+
+def test_a_spelling_that_is_there_is_suggested_for_a_slip_of_the_pen_alone() -> None:
+    known = {"Resampler", "MaximumNumberOfIterations"}
+    parameters = ParameterMap.from_dict(dict.fromkeys([*known, "Sampler", "MaximumNumberOfIteration"], 1))
+    found = {each.key: each.suggestion for each in unknown_keys(parameters, known)}
+    assert found == {"Sampler": "", "MaximumNumberOfIteration": "MaximumNumberOfIterations"}
+    assert unknown_keys(parameters.without("Resampler"), known)[0].suggestion == "Resampler"

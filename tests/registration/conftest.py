@@ -1,5 +1,6 @@
 """Small smooth image pairs, and runs of real elastix to compare with."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 import torch
 
 from impactreg.components.transforms.transform import Combination, Transform
-from impactreg.images import Image, Mask
+from impactreg.images import Image
 from impactreg.images.files import to_itk
+from impactreg.images.points import write_points
 from impactreg.parameters import ParameterMap
 from impactreg.registration import multi_resolution
-from impactreg.registration.case import Case
+from impactreg.registration.preparation import Inputs, make_case
 from impactreg.registration.results import Recorder
 
 PLAIN = {
@@ -47,13 +49,21 @@ PLAIN = {
 
 @dataclass(frozen=True)
 class Run:
-    """What a run leaves for comparison: metric and gradient length per resolution and iteration, and the last
+    """What a run leaves for comparison: its table of iterations and its stop reason per resolution, and the last
     parameters.
     """
 
-    metric: list[list[float]]
-    gradient: list[list[float]]
+    rows: list[list[dict[str, float | str]]]
+    reasons: list[str]
     parameters: np.ndarray
+
+    @property
+    def metric(self) -> list[list[float]]:
+        return [[float(row["2:Metric"]) for row in rows] for rows in self.rows]
+
+    @property
+    def gradient(self) -> list[list[float]]:
+        return [[float(row["4:||Gradient||"]) for row in rows] for rows in self.rows]
 
 
 def smooth_values(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -77,15 +87,17 @@ def turned(dimension: int, *angles: float) -> np.ndarray:
     return direction
 
 
-def pair(dimension: int, angle: float = 0.0) -> tuple[Image, Image]:
+def pair(dimension: int, angle: float = 0.0, seed: int = 1) -> tuple[Image, Image]:
     """Two images on different grids, the moving one turned a little more where `angle` (radians) is not zero."""
     fixed_size, moving_size = ((34, 30), (31, 37)) if dimension == 2 else ((20, 24, 22), (23, 21, 25))
     direction = turned(dimension, *([angle, 0.2][: dimension - 1] if angle else ()))
     other = direction @ turned(dimension, -0.1) if angle else direction
     fixed = Image.of(
-        smooth_values(fixed_size, 1), [1.5, 1.25, 2.0][:dimension], [5.3, -7.1, 3.2][:dimension], direction
+        smooth_values(fixed_size, seed), [1.5, 1.25, 2.0][:dimension], [5.3, -7.1, 3.2][:dimension], direction
     )
-    moving = Image.of(smooth_values(moving_size, 2), [1.4, 1.6, 1.9][:dimension], [4.2, -8.3, 2.9][:dimension], other)
+    moving = Image.of(
+        smooth_values(moving_size, seed + 1), [1.4, 1.6, 1.9][:dimension], [4.2, -8.3, 2.9][:dimension], other
+    )
     return fixed, moving
 
 
@@ -95,53 +107,72 @@ def box_mask(image: Image, low: int, high: int) -> Image:
     return image.with_data(inside[None])
 
 
-def run_elastix(
-    images: tuple[Image, Image],
-    masks: tuple[Image | None, Image | None],
-    parameter_map: ParameterMap,
-    initial: Mapping[str, Any] | None,
-    folder: Path,
-) -> Run:
+@dataclass(frozen=True)
+class Given:
+    """What is registered: images, masks and landmarks, as many as a run has."""
+
+    fixed: list[Image]
+    moving: list[Image]
+    fixed_masks: list[Image]
+    moving_masks: list[Image]
+    points: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+def run_elastix(given: Given, parameter_map: ParameterMap, initial: Mapping[str, Any] | None, folder: Path) -> Run:
     import itk
 
-    fixed, moving = map(to_itk, images)
-    method = itk.ElastixRegistrationMethod[type(fixed), type(moving)].New(FixedImage=fixed, MovingImage=moving)
+    images = [[to_itk(i) for i in several] for several in (given.fixed, given.moving)]
+    method = itk.ElastixRegistrationMethod[type(images[0][0]), type(images[1][0])].New()
+    for add, several in zip((method.AddFixedImage, method.AddMovingImage), images, strict=True):
+        for image in several:
+            add(image)
+    for add, masks in ((method.AddFixedMask, given.fixed_masks), (method.AddMovingMask, given.moving_masks)):
+        for mask in masks:
+            add(to_itk(mask))
+    if given.points:
+        for side, points in zip(("fixed", "moving"), given.points, strict=True):
+            write_points(points, folder / f"{side}.txt")
+        method.SetFixedPointSetFileName(str(folder / "fixed.txt"))
+        method.SetMovingPointSetFileName(str(folder / "moving.txt"))
     method.SetParameterObject(_to_itk(itk, parameter_map))
     method.SetOutputDirectory(str(folder))
     method.SetLogToConsole(False)
-    if masks[0]:
-        method.SetFixedMask(to_itk(masks[0]))
-    if masks[1]:
-        method.SetMovingMask(to_itk(masks[1]))
+    method.SetLogToFile(True)
     if initial:
         method.SetInitialTransformParameterObject(_to_itk(itk, ParameterMap.from_dict(initial)))
     method.UpdateLargestPossibleRegion()
-    metric, gradient = [], []
-    for level in range(int(parameter_map.first("NumberOfResolutions"))):
-        lines = (folder / f"IterationInfo.0.R{level}.txt").read_text().splitlines()
-        columns = lines[0].split("\t")
-        rows = [dict(zip(columns, map(float, line.split("\t")), strict=True)) for line in lines[1:]]
-        metric.append([r["2:Metric"] for r in rows])
-        gradient.append([r["4:||Gradient||"] for r in rows])
+    levels = range(int(parameter_map.first("NumberOfResolutions")))
+    tables = [(folder / f"IterationInfo.0.R{level}.txt").read_text() for level in levels]
+    reasons = re.findall(r"^Stopping condition: (.*)\.$", (folder / "elastix.log").read_text(), re.MULTILINE)
     result = ParameterMap.read(folder / "TransformParameters.0.txt")
-    return Run(metric, gradient, np.array(result.numbers("TransformParameters")))
+    return Run([_rows(table) for table in tables], reasons, np.array(result.numbers("TransformParameters")))
 
 
-def run_torch(
-    images: tuple[Image, Image],
-    masks: tuple[Image | None, Image | None],
-    parameter_map: ParameterMap,
-    initial: Mapping[str, Any] | None,
-) -> Run:
-    fixed_mask, moving_mask = (m and Mask.of(m) for m in masks)
-    case = Case(*images, fixed_mask, moving_mask)
+def _rows(table: str) -> list[dict[str, float | str]]:
+    if not table:
+        return []
+    columns, *lines = [line.split("\t") for line in table.splitlines()]
+    return [{name: _cell(text) for name, text in zip(columns[1:], line[1:], strict=True)} for line in lines]
+
+
+def _cell(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def run_torch(given: Given, parameter_map: ParameterMap, initial: Mapping[str, Any] | None) -> Run:
+    inputs = Inputs(
+        given.fixed, given.moving, given.fixed_masks or None, given.moving_masks or None, *(given.points or ())
+    )
+    case = make_case(inputs, [parameter_map], torch.device("cpu"), None, ())
     start = None
     if initial:
         start = Combination(Transform.named(str(initial["Transform"])).read(ParameterMap.from_dict(initial)))
     result = multi_resolution.run(case, parameter_map, start, Recorder(None, 0, parameter_map, case))
-    metric = [[row["2:Metric"] for row in rows] for rows in result.iterations]
-    gradient = [[row["4:||Gradient||"] for row in rows] for rows in result.iterations]
-    return Run(metric, gradient, result.transform.parameters.numpy())
+    rows = [[dict(row) for row in rows] for rows in result.iterations]
+    return Run(rows, list(result.stop_reasons), result.transform.parameters.numpy())
 
 
 def _to_itk(itk: Any, parameter_map: ParameterMap) -> Any:
@@ -161,16 +192,23 @@ def both(tmp_path: Path) -> Both:
         dimension: int = 3,
         *,
         angle: float = 0.0,
-        fixed_mask: bool = False,
-        moving_mask: bool = False,
+        images: int = 1,
+        fixed_mask: bool | int = False,
+        moving_mask: bool | int = False,
+        points: tuple[torch.Tensor, torch.Tensor] | None = None,
         initial: Mapping[str, Any] | None = None,
         **changes: object,
     ) -> tuple[Run, Run]:
-        images = pair(dimension, angle)
-        masks = (box_mask(images[0], 5, 4) if fixed_mask else None, box_mask(images[1], 6, 7) if moving_mask else None)
-        parameter_map = ParameterMap.from_dict({**PLAIN, **changes})
-        return run_elastix(images, masks, parameter_map, initial, tmp_path), run_torch(
-            images, masks, parameter_map, initial
+        pairs = [pair(dimension, angle, seed=1 + 2 * i) for i in range(images)]
+        fixed, moving = (list(several) for several in zip(*pairs, strict=True))
+        given = Given(
+            fixed,
+            moving,
+            [box_mask(fixed[0], 5 - i, 4 + i) for i in range(int(fixed_mask))],
+            [box_mask(moving[0], 6 + i, 7 - i) for i in range(int(moving_mask))],
+            points,
         )
+        parameter_map = ParameterMap.from_dict({**PLAIN, **changes})
+        return run_elastix(given, parameter_map, initial, tmp_path), run_torch(given, parameter_map, initial)
 
     return run

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from impactreg.errors import MissingExtra, ParameterError, RegistrationError
 from impactreg.images import Image, Mask
 from impactreg.parameters import ParameterMap
 from impactreg.registration import elastix, elastix_process
-from impactreg.registration.case import Case, Iteration, StageResult, Watch
+from impactreg.registration.case import Case, Further, Iteration, StageResult, Watch
 from impactreg.registration.multi_resolution import STOPPED
 from impactreg.registration.results import Recorder
 
@@ -220,7 +221,7 @@ def test_what_itk_elastix_lacks_is_known_without_itk() -> None:
     [
         ({"Metric": "Impact"}, 'has no Metric "Impact"; use the torch engine'),
         ({"Metric": ()}, "no Metric has been specified"),
-        ({"Transform": "SplineKernelTransform"}, "only these can be read back: AffineTransform"),
+        ({"Transform": "ExternalTransform"}, "only these can be read back: Affine"),
         ({"FixedInternalImagePixelType": "double"}, '"float" or "short" only'),
     ],
 )
@@ -229,6 +230,16 @@ def test_maps_that_cannot_be_delegated_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ParameterError, match=message):
         run(case_of(2), rigid(**changes))
+
+
+def test_a_result_that_is_not_made_here_is_refused() -> None:
+    with pytest.raises(ParameterError, match="but the result is made here, by one of these: FinalBSplineInterpolator"):
+        elastix.check(rigid(ResampleInterpolator="FinalRayCastInterpolator"))
+
+
+def test_a_schedule_that_elastix_cannot_read_is_refused() -> None:
+    with pytest.raises(ParameterError, match="a whole number is needed"):
+        elastix.check(rigid(ImagePyramidSchedule=[2, 2, 0.5, 1]))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +276,7 @@ def test_tables_are_read_while_they_grow(tmp_path: Path) -> None:
     assert list(tables.new()) == []
     first, second = (tmp_path / f"IterationInfo.0.R{level}.txt" for level in (0, 1))
     first.write_text("1:ItNr\t2:Metric\t5:Phase\tTime[ms]\n0\t1.5\tMain\t2.0\n1\t1.2")
-    assert list(tables.new()) == [Iteration(2, 0, 2, 0, 4, {"2:Metric": 1.5, "Time[ms]": 2.0})]
+    assert list(tables.new()) == [Iteration(2, 0, 2, 0, 4, {"2:Metric": 1.5, "5:Phase": "Main", "Time[ms]": 2.0})]
     with first.open("a") as stream:
         stream.write("5\tMain\t1.0\n")
     second.write_text("1:ItNr\t2:Metric\n0\t0.5\n")
@@ -277,9 +288,33 @@ def test_the_job_names_grids_and_the_last_of_the_transforms_before(tmp_path: Pat
     first = Combination(translation(1.0, 0.0))
     elastix_process.write_job(tmp_path, case_of(2), rigid(), Combination(first.current, first))
     job = json.loads((tmp_path / "job.json").read_text())
-    assert job["images"]["moving"]["spacing"] == [1.0, 1.1]
+    assert job["images"]["moving"][0]["spacing"] == [1.0, 1.1]
     last = ParameterMap.read(job["initial"])
     assert ParameterMap.read(last.first("InitialTransformParameterFileName")).numbers("TransformParameters") == (
         1.0,
         0.0,
     )
+
+
+@pytest.mark.itk
+def test_several_images_and_landmarks_reach_elastix(tmp_path: Path) -> None:
+    case = case_of(2)
+    points = torch.tensor([[3.0, 4.0], [8.0, 5.0], [6.0, 9.0]], dtype=torch.float64)
+    further = Further((case.fixed,), (case.moving,), fixed_points=points, moving_points=points + 1)
+    keys = {
+        "Registration": "MultiMetricMultiResolutionRegistration",
+        "Metric": ["AdvancedMeanSquares", "CorrespondingPointsEuclideanDistanceMetric"],
+        "Metric0Weight": 0,
+        "ImageSampler": ["Full", "Full"],
+        **{key: [f"{side}SmoothingImagePyramid"] * 2 for key, side in PYRAMIDS.items()},
+        "Interpolator": ["LinearInterpolator"] * 2,
+        "NumberOfResolutions": 1,
+        "MaximumNumberOfIterations": 2,
+    }
+    parameter_map = rigid().replace(keys)
+    result = elastix.run(replace(case, further=further), parameter_map, None, Recorder(None, 0, parameter_map, case))
+    # both landmarks are sqrt(2) mm away at the start
+    assert result.iterations[0][0]["2:Metric1"] == pytest.approx(2**0.5, abs=1e-6)
+
+
+PYRAMIDS = {"FixedImagePyramid": "Fixed", "MovingImagePyramid": "Moving"}

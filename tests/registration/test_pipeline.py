@@ -201,7 +201,8 @@ def test_an_initial_transform_may_be_a_file_a_map_or_a_transform(tmp_path):
     keys = {"Transform": "TranslationTransform", "NumberOfParameters": 2, "TransformParameters": [2, -2]}
     given = ParameterMap.from_dict(keys)
     given.write(tmp_path / "initial.txt")
-    ways = [given, tmp_path / "initial.txt", str(tmp_path / "initial.txt"), shift(2, -2)]
+    matrix = [[1.0, 0, 2], [0, 1, -2], [0, 0, 1]]
+    ways = [given, tmp_path / "initial.txt", str(tmp_path / "initial.txt"), shift(2, -2), torch.tensor(matrix)]
     results = [run(initial_transform=way).transform(FIXED.grid.points()) for way in ways]
     assert all(torch.allclose(found, results[0]) for found in results)
     assert not torch.allclose(run().transform(FIXED.grid.points()), results[0])
@@ -325,3 +326,29 @@ def test_model_folders_are_searched(tmp_path):
 
 def test_the_face_of_the_package_is_this_function():
     assert impactreg.register is register
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"Optimizer": "Powell"},
+            "no such Optimizer.*; itk-elastix has all that this file names: use --engine elastix",
+        ),
+        ({"Optimizer": "Foo"}, 'no such Optimizer.*; itk-elastix has no Optimizer "Foo"'),
+        ({"ResampleInterpolator": "FinalRayCastInterpolator"}, "itk-elastix cannot run this file either"),
+        (
+            {"Optimizer": "Powell", "Interpolator": "RayCastInterpolator"},
+            'the PyTorch loop has no Interpolator "RayCastInterpolator", Optimizer "Powell"; .*use --engine elastix',
+        ),
+        ({"Registration": "MultiResolutionRegistrationWithFeatures"}, "use --engine elastix"),
+    ],
+)
+def test_what_the_loop_lacks_is_told_with_the_engine_that_has_it(keys, message):
+    with pytest.raises(ParameterError, match=message):
+        plan(FIXED, MOVING, {**KEYS, **keys}, engine="torch")
+
+
+def test_keys_of_a_delegated_stage_are_checked_too():
+    (stage,) = plan(FIXED, MOVING, {**KEYS, "RandomSed": 1}, engine="elastix")
+    assert [(each.key, each.suggestion) for each in stage.unknown] == [("RandomSed", "RandomSeed")]

@@ -1,14 +1,17 @@
 """What a parameter map chooses, and what is told before anything runs."""
 
 import pytest
+import torch
 
 from impactreg.components.interpolators import BSplineInterpolator
 from impactreg.components.metrics.impact import Impact
 from impactreg.components.metrics.intensity import AdvancedMeanSquares
 from impactreg.components.transforms.rotating import EulerTransform
-from impactreg.errors import ModelError, ParameterError
+from impactreg.errors import ModelError, ParameterError, PointsError
+from impactreg.images import Image
 from impactreg.parameters import ParameterMap
-from impactreg.registration.plan import Plan
+from impactreg.registration.case import Case, Further
+from impactreg.registration.plan import Plan, missing_components
 
 KEYS = {
     "Transform": "EulerTransform",
@@ -33,9 +36,9 @@ def test_components_are_those_that_are_named_with_elastix_defaults_for_the_rest(
     found = plan()
     assert found.transform.component is EulerTransform
     assert [m.component for m in found.metrics] == [AdvancedMeanSquares]
-    assert found.interpolator.component is BSplineInterpolator
-    assert "FixedSmoothingImagePyramid" in found.fixed_pyramid.component.names
-    assert "MovingSmoothingImagePyramid" in found.moving_pyramid.component.names
+    assert [i.component for i in found.interpolators] == [BSplineInterpolator]
+    assert "FixedSmoothingImagePyramid" in found.fixed_pyramids[0].component.names
+    assert "MovingSmoothingImagePyramid" in found.moving_pyramids[0].component.names
     assert (found.levels, found.composes) == (3, True)
 
 
@@ -116,14 +119,92 @@ def test_a_model_that_is_nowhere_is_told():
     ],
 )
 def test_the_most_specific_key_says_whether_masks_are_eroded(keys, expected):
-    assert plan(**keys).erodes(0) == expected
+    found = plan(**keys)
+    assert (found.erodes("fixed", 0), found.erodes("moving", 0)) == expected
 
 
 def test_erosion_may_differ_between_resolutions():
-    assert plan(ErodeMask=[True, False]).erodes(1) == (False, False)
+    found = plan(ErodeMask=[True, False])
+    assert not found.erodes("fixed", 1)
+    assert not found.erodes("moving", 1)
+
+
+def test_each_mask_may_have_an_erosion_of_its_own():
+    found = plan(ErodeFixedMask1=False)
+    assert found.erodes("fixed", 0, 0)
+    assert not found.erodes("fixed", 0, 1)
+    assert found.erodes("moving", 0, 1)
+
+
+MULTI = {"Registration": "MultiMetricMultiResolutionRegistration", "Metric": ["AdvancedMeanSquares"] * 3}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"Registration": "Foo"}, r'\(Registration "Foo"\): the PyTorch loop has MultiResolutionRegistration and'),
+        ({**MULTI, "Interpolator": ["LinearInterpolator"] * 2}, "one is needed, or one for each of the 3 metrics"),
+        (
+            {**MULTI, "FixedImagePyramid": ["FixedSmoothingImagePyramid"] * 3},
+            "with several fixed image pyramids, one sampler for each of the 3 metrics",
+        ),
+    ],
+)
+def test_numbers_of_components_that_do_not_fit_are_told(keys, message):
+    with pytest.raises(ParameterError, match=message):
+        plan(**keys)
+
+
+def _case(fixed, moving=1):
+    image = Image.of(torch.rand(5, 5))
+    return Case(image, image, further=Further((image,) * (fixed - 1), (image,) * (moving - 1)))
+
+
+def test_images_are_one_or_as_many_as_metrics():
+    found = plan(**MULTI)
+    found.check_case(_case(1))
+    found.check_case(_case(3, 3))
+    with pytest.raises(ParameterError, match="there are 2 moving images for 3 metrics"):
+        found.check_case(_case(3, 2))
+
+
+def test_the_plain_registration_takes_one_pair_of_images():
+    with pytest.raises(ParameterError, match="takes one fixed and one moving image, with one mask each"):
+        plan().check_case(_case(2))
 
 
 def test_added_transforms_are_not_composed():
     assert not plan(HowToCombineTransforms="Add").composes
     with pytest.raises(ParameterError, match="HowToCombineTransforms"):
         plan(HowToCombineTransforms="Multiply")
+
+
+def test_the_first_of_several_optimizers_is_used_as_by_elastix(caplog):
+    found = plan(Optimizer=["StandardGradientDescent", "AdaptiveStochasticGradientDescent"])
+    assert found.optimizer.component.names == ("StandardGradientDescent",)
+    assert "2 are named for Optimizer, of which the first alone is used" in caplog.text
+
+
+def test_all_missing_components_are_told_at_once():
+    keys = {"Metric": "PCAMetric", "Optimizer": ["Powell", "Powell"], "Interpolator": "RayCastInterpolator"}
+    with pytest.raises(ParameterError, match="the PyTorch loop has no ") as caught:
+        plan(**keys)
+    assert str(caught.value).endswith('Interpolator "RayCastInterpolator", Metric "PCAMetric", Optimizer "Powell"')
+
+
+@pytest.mark.parametrize("kind", ["Registration", "Resampler", "ResampleInterpolator", "MovingImagePyramid"])
+def test_every_kind_of_component_may_be_missing(kind):
+    named = ParameterMap.default("rigid").replace({kind: "Foo"})
+    assert missing_components(named) == [f'{kind} "Foo"']
+
+
+@pytest.mark.parametrize(
+    ("keys", "flag"),
+    [
+        ({"Metric": "CorrespondingPointsEuclideanDistanceMetric", "ImageSampler": None}, r"-fp \(fixed_points=\)"),
+        ({"Transform": "SplineKernelTransform"}, r"-fp \(fixed_points=\)"),
+    ],
+)
+def test_landmarks_that_are_needed_but_not_given_are_told(keys, flag):
+    with pytest.raises(PointsError, match=f"needs landmarks of the fixed image: give a file of points by {flag}"):
+        plan(**keys).check_case(_case(1))

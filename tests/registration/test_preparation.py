@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from impactreg.errors import ImageError, ParameterError, RegistrationError
+from impactreg.errors import ImageError, ParameterError, PointsError, RegistrationError
 from impactreg.images import Image
 from impactreg.parameters import ParameterMap
-from impactreg.registration.preparation import choose_device, make_case
+from impactreg.registration.preparation import Inputs, choose_device, make_case
 
 CPU = torch.device("cpu")
 IMAGE = Image.of(torch.rand(8, 9, 10).double(), (1, 2, 3), (4, 5, 6))
@@ -17,8 +17,12 @@ def maps(**keys):
     return [ParameterMap.from_dict(keys, "map.txt")]
 
 
-def case(fixed=IMAGE, moving=IMAGE, fixed_mask=None, moving_mask=None, seed=None, **keys):
-    return make_case(fixed, moving, fixed_mask, moving_mask, maps(**keys), CPU, seed, ())
+INPUTS = ("fixed_mask", "moving_mask", "fixed_points", "moving_points")
+
+
+def case(fixed=IMAGE, moving=IMAGE, seed=None, **keys):
+    inputs = Inputs(fixed, moving, **{name: keys.pop(name) for name in INPUTS if name in keys})
+    return make_case(inputs, maps(**keys), CPU, seed, ())
 
 
 @pytest.fixture
@@ -97,9 +101,32 @@ def test_masks_lie_on_their_own_grid():
         ({"moving_mask": (torch.ones(4, 4, 4), (1, 1, 1), (900, 0, 0))}, "moving mask: .* no voxel in common"),
         ({"FixedImageDimension": 2}, r"map\.txt.*FixedImageDimension 2\), but the images have 3 dimensions"),
         ({"MovingImageDimension": 2}, "MovingImageDimension 2"),
+        ({"fixed": [IMAGE, 3]}, "fixed image 1: a int is no image"),
+        ({"moving": []}, "moving image: at least one is needed"),
+        ({"moving": [IMAGE, torch.rand(8, 9)]}, "the fixed image has 3 dimensions and the moving image 1 2"),
+        ({"fixed": [IMAGE] * 3, "fixed_mask": [IMAGE] * 2}, "fixed mask: there are 2 for 3 images"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(given, message):
     with pytest.raises(ImageError, match=message) as error:
         case(**given)
     assert "\n" not in str(error.value)
+
+
+def test_lists_give_images_and_masks_to_each_metric():
+    found = case(fixed=[IMAGE, IMAGE], fixed_mask=[IMAGE.with_data(IMAGE.data + 1)] * 2)
+    assert (len(found.fixed_images), len(found.moving_images)) == (2, 1)
+    assert [mask.name for mask in found.fixed_masks] == ["fixed mask", "fixed mask 1"]
+    assert found.moving_masks == ()
+
+
+def test_points_are_read_from_files_and_arrays(tmp_path):
+    (tmp_path / "points.txt").write_text("index\n1\n1 2 3\n")
+    found = case(fixed_points=tmp_path / "points.txt", moving_points=np.array([[1, 2, 3], [4, 5, 6]]))
+    assert found.further.fixed_points.tolist() == [[5.0, 9.0, 15.0]]
+    assert found.further.moving_points.tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+
+
+def test_points_of_another_dimension_are_refused():
+    with pytest.raises(PointsError, match="fixed points: they have 2 coordinates, but the images 3"):
+        case(fixed_points=torch.rand(4, 2))

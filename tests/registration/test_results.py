@@ -73,6 +73,13 @@ def test_a_table_without_iterations_is_empty_and_times_of_metrics_have_one_decim
     )
 
 
+def test_words_and_whole_numbers_stand_in_a_table_as_they_are():
+    rows = [(0, {"1a:SrchDirNr": 0, "1b:LineItNr": "start", "2:Metric": 1.5, "6a:Wolfe1": "false"})]
+    assert iteration_table(rows) == (
+        "1:ItNr\t1a:SrchDirNr\t1b:LineItNr\t2:Metric\t6a:Wolfe1\n0\t0\tstart\t1.500000\tfalse\n"
+    )
+
+
 def test_everything_else_is_written_when_asked(case, tmp_path):
     recorded(
         case,

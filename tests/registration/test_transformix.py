@@ -7,7 +7,8 @@ import torch
 from impactreg.components.resampling import Output
 from impactreg.components.transforms.bspline import BSplineTransform
 from impactreg.components.transforms.displacement import DeformationFieldTransform
-from impactreg.components.transforms.files import TransformWriter
+from impactreg.components.transforms.files import TransformWriter, read_transform
+from impactreg.components.transforms.inverse_field import write_inverse
 from impactreg.components.transforms.linear import AffineTransform, TranslationTransform
 from impactreg.components.transforms.rotating import EulerTransform, SimilarityTransform
 from impactreg.components.transforms.transform import Combination
@@ -337,3 +338,100 @@ def test_an_image_file_is_read_and_its_values_are_cast_as_asked(flat, tmp_path):
     result = transformix(path, image=tmp_path / "moving.nii", output_directory=tmp_path)
     assert read_image(tmp_path / "result.nii").data.dtype == torch.int16
     assert torch.equal(read_image(tmp_path / "result.nii").data.float(), result.image.data.trunc())
+
+
+def test_the_inverse_brings_points_back_and_warps_onto_the_moving_grid(tmp_path, flat, caplog):
+    chain = Combination(smooth_spline(flat), Combination(flat.euler()))
+    path = write(chain, tmp_path, flat.fixed, ResultImageFormat="nii")
+    reference = flat.image()
+    inner = flat.fixed.index_to_world(torch.tensor([[6.0, 7.0], [9.5, 8.0]]).double())
+    found = transformix(
+        path,
+        image=Image(torch.rand(1, *flat.fixed.shape), flat.fixed),
+        points=PointSet(chain(inner)),
+        jacobian=True,
+        output_directory=tmp_path / "out",
+        reference=reference,
+        inverse=True,
+    )
+    assert torch.allclose(found.points.points, inner, rtol=0, atol=1e-5)
+    assert found.point_residuals.max() < 1e-6
+    assert found.image.grid == found.jacobian.grid == flat.moving
+    assert found.inverse.transform.field.grid == flat.moving
+    assert (tmp_path / "out" / "outputpoints.txt").exists()
+    back = transformix(path, points="all", reference=reference, inverse=True).deformation_field
+    assert back.grid == flat.moving
+    assert torch.allclose(back.data, found.inverse.transform.field.data, atol=1e-5)
+
+
+def test_the_inverse_of_a_linear_chain_is_exact(flat):
+    chain = Combination(flat.euler(), Combination(flat.affine()))
+    found = transformix(chain, points="all", reference=flat.moving, inverse=True)
+    points = flat.moving.points()
+    back = points + found.deformation_field.data.double().flatten(1).T
+    assert torch.allclose(chain(back), points, rtol=0, atol=1e-4)
+    assert str(found.inverse) == "exact"
+
+
+def test_an_inverse_needs_the_moving_grid_and_tells_points_that_have_none(flat, shift_file, caplog):
+    with pytest.raises(TransformError, match="--reference"):
+        transformix(shift_file, points="all", inverse=True)
+    rim = flat.spline(3).with_parameters(torch.full_like(flat.spline(3).parameters, 4.0))
+    found = transformix(rim, points=flat.moving.points(), reference=flat.moving, inverse=True)
+    assert (found.point_residuals > 1e-3).any()
+    assert "have no sure inverse" in caplog.text
+
+
+@pytest.mark.itk
+@pytest.mark.parametrize("linear", [True, False])
+def test_real_transformix_reads_a_written_inverse(tmp_path, linear):
+    """It maps the moving grid to fixed points, so that the transform brings them back."""
+    setting = Setting(3)
+    chain = Combination(setting.affine() if linear else smooth_spline(setting), Combination(setting.euler()))
+    parameter_map = ParameterMap.from_dict(SETTINGS)
+    writer = TransformWriter(Output.of(parameter_map, setting.fixed), parameter_map)
+    path, _ = write_inverse(chain, setting.moving, writer, tmp_path, "0")
+    _, field = real_transformix(path, setting.image(), tmp_path, jacobian=False)
+    ours = deformation_field(read_transform(path), setting.moving)
+    assert field.shape[:3] == setting.moving.shape
+    assert np.abs(ours.numpy() - field).max() < 1e-4
+    points = setting.moving.points()
+    back = points + torch.as_tensor(field).double().reshape(-1, 3)
+    assert torch.linalg.vector_norm(chain(back) - points, dim=1).max() < 2e-3
+
+
+def smooth_spline(setting):
+    """A B-spline that reaches beyond both images, whose rim therefore does no harm."""
+    n, spacing = setting.n, np.array((12.0, 12.0, 12.0)[: setting.n])
+    shape = (14,) * n
+    origin = setting.centre.numpy() - setting.turn @ (spacing * (np.array(shape) - 1) / 2)
+    grid = Grid.of(shape, spacing, origin, setting.turn)
+    return BSplineTransform(1.5 * random(n * grid.number_of_voxels, seed=3), grid)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_labels_keep_their_pixel_type_and_get_no_new_values(dtype, tmp_path):
+    setting = Setting(3)
+    highest = min(torch.iinfo(dtype).max, 2**31)
+    values = torch.tensor([0, 3, 7, highest], dtype=dtype)
+    chosen = torch.randint(0, 4, (1, *setting.moving.shape), generator=torch.Generator().manual_seed(0))
+    write_image(Image(values[chosen], setting.moving), tmp_path / "labels.mha")
+    keys = {**SETTINGS, "ResultImagePixelType": "short"}
+    output = Output.of(ParameterMap.from_dict(keys), setting.fixed)
+    path, _ = TransformWriter(output, ParameterMap.from_dict(keys)).write(Combination(setting.spline(3)), tmp_path, "0")
+    found = transformix(path, image=tmp_path / "labels.mha", labels=True, output_directory=tmp_path / "out").image
+    written = read_image(tmp_path / "out/result.mha")
+    assert found.data.dtype == written.data.dtype == dtype
+    assert torch.equal(found.data, written.data)
+    assert set(found.data.unique().tolist()) == set(values.tolist())
+
+
+def test_a_matrix_or_what_was_returned_is_a_transform_too():
+    setting = Setting(3)
+    moving, by = setting.image(), numbers(2, -1, 0.5)
+    transform = TranslationTransform(by, torch.zeros(3).double())
+    matrix = torch.eye(4).double()
+    matrix[:3, 3] = by
+    expected = transformix(transform, image=moving, reference=setting.fixed)
+    for given in (matrix, matrix.numpy(), expected):
+        assert torch.equal(transformix(given, image=moving, reference=setting.fixed).image.data, expected.image.data)

@@ -263,6 +263,15 @@ def pairs(data: Path = DATA) -> dict[str, Pair]:
             start=lambda folder: read_transform(folder / "elastix_initial_affine.txt"),
         ),
         Pair(
+            "lung-unmasked",
+            "lung, CT / CT, breathing, without its mask",
+            data / "lung_ct",
+            "fixed_image.mha",
+            "moving_image.nii.gz",
+            landmarks("fixed_landmarks.txt", "moving_landmarks.txt"),
+            start=lambda folder: read_transform(folder / "elastix_initial_affine.txt"),
+        ),
+        Pair(
             "t1-t1",
             "brain, T1 / T1, two people",
             data / "brain_t1",

@@ -17,9 +17,18 @@ from impactreg.errors import (
 )
 
 if TYPE_CHECKING:
+    from impactreg.components.metrics.loss import ImpactLoss
+    from impactreg.components.transforms.exchange import (
+        as_transform,
+        from_matrix,
+        to_itk_transform,
+        to_matrix,
+        to_sitk_transform,
+    )
     from impactreg.images import Image
     from impactreg.parameters import ParameterMap
     from impactreg.registration.pipeline import register
+    from impactreg.registration.point_transform import transform_points
     from impactreg.registration.results import Result
     from impactreg.registration.transformix import transformix
 
@@ -29,15 +38,23 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _LAZY = {
     "Image": "impactreg.images",
+    "ImpactLoss": "impactreg.components.metrics.loss",
     "ParameterMap": "impactreg.parameters",
     "Result": "impactreg.registration.results",
+    "as_transform": "impactreg.components.transforms.exchange",
+    "from_matrix": "impactreg.components.transforms.exchange",
     "register": "impactreg.registration.pipeline",
+    "to_itk_transform": "impactreg.components.transforms.exchange",
+    "to_matrix": "impactreg.components.transforms.exchange",
+    "to_sitk_transform": "impactreg.components.transforms.exchange",
+    "transform_points": "impactreg.registration.point_transform",
     "transformix": "impactreg.registration.transformix",
 }
 
 __all__ = [
     "Image",
     "ImageError",
+    "ImpactLoss",
     "ImpactregError",
     "MissingExtra",
     "ModelError",
@@ -48,7 +65,13 @@ __all__ = [
     "RegistrationError",
     "Result",
     "TransformError",
+    "as_transform",
+    "from_matrix",
     "register",
+    "to_itk_transform",
+    "to_matrix",
+    "to_sitk_transform",
+    "transform_points",
     "transformix",
 ]
 

@@ -21,7 +21,7 @@ from impactreg.models.export import export
 from impactreg.models.mind import MIND, example, variants
 
 # Counts up when a built-in model changes, so that older cached files are left alone.
-VERSION = 1
+VERSION = 2
 LISTED = 2000
 
 log = logging.getLogger(__name__)

@@ -148,7 +148,8 @@ def _compare(module: nn.Module, extractor: Extractor, given: Sequence[Tensor], w
 
 def _fewer_arguments(extractor: Extractor) -> list[int]:
     """With how few arguments `forward` can be called: its schema tells which of them have defaults."""
-    arguments: list[Any] = extractor.module._c._get_method("forward").schema.arguments[1:]
+    scripted: Any = extractor.module
+    arguments: list[Any] = scripted._c._get_method("forward").schema.arguments[1:]
     return [count for count in range(1, len(arguments)) if all(a.has_default_value() for a in arguments[count:])]
 
 

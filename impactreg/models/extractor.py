@@ -1,17 +1,20 @@
 """Extractor: a TorchScript file that turns images into layers of feature maps, and the contract that it keeps."""
 
+import inspect
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from impactreg.errors import ModelError
 
@@ -31,10 +34,10 @@ class Extractor:
     where elastix leaves them.
     """
 
-    module: torch.jit.ScriptModule
+    module: nn.Module
     name: str
     arguments: int
-    path: Path
+    path: Path | None
     device: torch.device
 
     @classmethod
@@ -51,6 +54,33 @@ class Extractor:
         version = _FileVersion(path.resolve(), state.st_mtime_ns, state.st_size)
         return _load(version, str(torch.device(device)), name or path.name)
 
+    @classmethod
+    def of(cls, module: nn.Module, *, name: str | None = None, frozen: bool = True) -> "Extractor":
+        """A module that keeps the contract, as an extractor on the device where the module is; it has no path.
+
+        Of further arguments with defaults, a Python module is only passed those whose default is a tensor. `frozen`
+        takes a copy in evaluation mode whose weights get no gradient; else the module itself is used as it is.
+        """
+        known = name or type(module).__name__
+        arguments = _number_of_arguments(module, known)
+        used = deepcopy(module).eval().requires_grad_(False) if frozen else module
+        weight = next(chain(used.parameters(), used.buffers()), torch.empty(0, device="cpu"))
+        return cls(used, known, arguments, None, weight.device)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The floating point type that the model computes in; None for a model without weights, which takes any."""
+        held = chain(self.module.parameters(), self.module.buffers())
+        return next((weight.dtype for weight in held if weight.is_floating_point()), None)
+
+    def on(self, device: torch.device) -> "Extractor":
+        """The same model on a device: loaded again, or a copy of the module."""
+        if device == self.device:
+            return self
+        if self.path is not None:
+            return Extractor.load(self.path, device, name=self.name)
+        return replace(self, module=deepcopy(self.module).to(device), device=device)
+
     def layers(
         self,
         x: Float[Tensor, "batch channel *space"],
@@ -59,13 +89,14 @@ class Extractor:
         direction: "Sequence[Sequence[float]] | Tensor",
         *,
         mixed_precision: bool = False,
+        check_values: bool = True,
     ) -> list[Tensor]:
         """The first `number_of_layers` layers [batch, channel, *space] of an input that already is on the model's grid.
 
         Differentiable where the model is. With `mixed_precision` a CUDA device computes in float16 where that is safe
         and the layers come back as float32; a CPU has nothing to gain from it and computes as ever. Raises
         `ModelError` where the model fails or returns something else than enough floating point layers of finite
-        numbers.
+        numbers; without `check_values` the numbers are not looked at, for which a CUDA device would have to be waited.
         """
         x = x.to(self.device)
         extras = (
@@ -79,10 +110,12 @@ class Extractor:
         if len(output) < number_of_layers:
             raise ModelError(f"{self.name}: the model returns {len(output)} layers; {number_of_layers} are asked for")
         for number, layer in enumerate(output[:number_of_layers]):
-            self._check(layer, f"layer {number + 1} of {len(output)}", x)
+            self._check(layer, f"layer {number + 1} of {len(output)}", x, check_values)
         return [layer.float() if mixed_precision else layer for layer in output[:number_of_layers]]
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.path is None:
+            return Extractor, (self.module, self.name, self.arguments, None, self.device)
         return _reload, (self.path, str(self.device), self.name)
 
     def _forward(self, arguments: tuple[Tensor, ...], mixed_precision: bool) -> object:
@@ -101,7 +134,7 @@ class Extractor:
             shape = list(arguments[0].shape)
             raise ModelError(f"{self.name}: the model cannot take an input of {shape}: {_last_line(error)}") from None
 
-    def _check(self, layer: Tensor, which: str, x: Tensor) -> None:
+    def _check(self, layer: Tensor, which: str, x: Tensor, check_values: bool) -> None:
         shape = list(layer.shape)
         if layer.ndim != x.ndim or shape[0] != x.shape[0] or 0 in shape:
             needed = f"{AXES.get(x.ndim, '[batch, channel, *space]')} with batch {x.shape[0]}"
@@ -110,7 +143,7 @@ class Extractor:
             )
         if not layer.is_floating_point():
             raise ModelError(f"{self.name}: {which} has the type {layer.dtype}; floating point numbers are needed")
-        if not _finite(layer):
+        if check_values and not _finite(layer):
             cause = "" if _finite(x) else ", as has its input"
             raise ModelError(f"{self.name}: {which} has values that are not finite numbers{cause}")
 
@@ -172,7 +205,9 @@ def _check_archive(path: Path, name: str) -> None:
         raise ModelError(f"{name}: {path} holds {what}; {advice}")
 
 
-def _number_of_arguments(module: torch.jit.ScriptModule, name: str) -> int:
+def _number_of_arguments(module: nn.Module, name: str) -> int:
+    if not isinstance(module, torch.jit.ScriptModule):
+        return _number_of_python_arguments(module, name)
     if not module._c._has_method("forward"):
         raise ModelError(f"{name}: the TorchScript module has no forward method")
     arguments = module._c._get_method("forward").schema.arguments[1:]
@@ -184,6 +219,15 @@ def _number_of_arguments(module: torch.jit.ScriptModule, name: str) -> int:
     if wrong:
         raise ModelError(f"{name}: forward takes ({', '.join(wrong)}); {needed}")
     return len(passed)
+
+
+def _number_of_python_arguments(module: nn.Module, name: str) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    given = [p for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
+    wanted = [p for p in given if p.default is inspect.Parameter.empty or isinstance(p.default, Tensor)]
+    if not wanted or len(wanted) > 4 or wanted != given[: len(wanted)]:
+        raise ModelError(f"{name}: forward takes {len(given)} arguments; 1 to 4 are needed: {', '.join(ARGUMENTS)}")
+    return len(wanted)
 
 
 def _finite(values: Tensor) -> bool:

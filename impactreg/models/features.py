@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from impactreg.errors import ModelError
+from impactreg.images import sums
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.models.extractor import Extractor, rounded_direction
@@ -41,8 +42,8 @@ def statistics(image: Image) -> tuple[float, float, float, float]:
     Sigma is the sample standard deviation (N - 1), as in `itk::StatisticsImageFilter`; it is 0 for a single voxel.
     """
     values = image.data.double()
-    sigma = float(values.std()) if values.numel() > 1 else 0.0
-    return float(values.min()), float(values.max()), float(values.mean()), sigma
+    sigma = float(sums.deviation(values)) if values.numel() > 1 else 0.0
+    return float(values.min()), float(values.max()), float(sums.mean(values)), sigma
 
 
 def extract(

@@ -61,7 +61,8 @@ class MIND(nn.Module):
         distance = self.patch_distances(volume)
         distance = distance - distance.amin(1, keepdim=True)
         variance = distance.mean(1, keepdim=True)
-        typical = variance.mean([1, 2, 3, 4], keepdim=True)
+        # axis by axis: one sum over all would depend on the number of threads
+        typical = variance.mean(4, keepdim=True).mean(3, keepdim=True).mean([1, 2], keepdim=True)
         # The last bound only matters where all patches of an image are equal: it gives 1 there instead of 0 / 0.
         variance = torch.minimum(torch.maximum(variance, typical * 0.001), typical * 1000.0).clamp(min=1e-20)
         descriptor = torch.exp(-(distance / variance))

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from impactreg.errors import ModelError
+from impactreg.images import sums
 
 COLUMNS = 1 << 18
 
@@ -51,5 +52,5 @@ def _covariance(flat: Float[Tensor, "channel samples"]) -> Float[Tensor, "channe
     total = torch.zeros(channels, channels, dtype=torch.float64, device=flat.device)
     for columns in torch.split(flat, COLUMNS, dim=1):
         centred = columns.double() - mean
-        total += centred @ centred.T
+        total += sums.inner(centred.T, centred.T)
     return total / max(samples - 1, 1)

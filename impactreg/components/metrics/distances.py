@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from impactreg.images import sums
+
 Features = Float[Tensor, "points channel"]
 Distance = Callable[[Features, Features], tuple[Tensor, Features]]
 
@@ -21,6 +23,8 @@ RELATIVE_DISTANCES = frozenset({"L1", "L2"})
 """Distances that a registration divides by their first value in each resolution, since they depend on the features'
 unit.
 """
+JOINT_DISTANCES = frozenset({"NCC"})
+"""Distances of all points together; the others are means of what each point gives alone."""
 
 L1_COSINE_DECAY = 0.1
 
@@ -39,21 +43,21 @@ def distance(name: str) -> Callable[[Distance], Distance]:
 def l1(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     """Mean of |m - f| over points and channels."""
     difference = moving - fixed
-    return difference.abs().mean(), difference.sign() / difference.numel()
+    return sums.mean(difference.abs()), difference.sign() / difference.numel()
 
 
 @distance("L2")
 def l2(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     """Mean of (m - f)^2 over points and channels."""
     difference = moving - fixed
-    return difference.square().mean(), difference * (2 / difference.numel())
+    return sums.mean(difference.square()), difference * (2 / difference.numel())
 
 
 @distance("Cosine")
 def cosine(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     """Minus the mean over points of f.m / (|f| |m|)."""
     similarity, derivative = _cosine(fixed, moving)
-    return -similarity.mean(), derivative / -len(fixed)
+    return -sums.mean(similarity), derivative / -len(fixed)
 
 
 @distance("L1Cosine")
@@ -62,7 +66,7 @@ def l1_cosine(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     similarity, slope = _cosine(fixed, moving)
     difference = moving - fixed
     decay = torch.exp(-L1_COSINE_DECAY * difference.abs())
-    value = -(similarity[:, None] * decay).mean()
+    value = -sums.mean(similarity[:, None] * decay)
     derivative = (
         slope * decay.sum(dim=1, keepdim=True) - L1_COSINE_DECAY * difference.sign() * decay * similarity[:, None]
     )
@@ -72,7 +76,7 @@ def l1_cosine(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
 @distance("DotProduct")
 def dot_product(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     """Minus the mean over points of f.m."""
-    return -(fixed * moving).sum() / len(fixed), fixed / -len(fixed)
+    return -sums.total(fixed * moving) / len(fixed), fixed / -len(fixed)
 
 
 @distance("Dice")
@@ -84,7 +88,7 @@ def dice(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     divisor = total.masked_fill(empty, 1.0)
     value = (2 * overlap / divisor).masked_fill(empty, 1.0)
     derivative = (2 * (fixed * divisor - overlap) / divisor.square()).masked_fill(empty, 0.0)
-    return -value.mean(), derivative / -len(fixed)
+    return -sums.mean(value), derivative / -len(fixed)
 
 
 @distance("NCC")

@@ -104,6 +104,14 @@ class ImpactSettings(Settings):
     )
     device_index: int = Field(-1, ge=-1, alias="ImpactGPU", description="Number of the CUDA device; -1 is the CPU.")
     use_mixed_precision: bool = Field(False, description="Whether models run in half precision where that is faster.")
+    evaluation: Literal["Auto", "Patches", "Dense"] = Field(
+        "Auto",
+        description="Jacobian: Patches shows a model each sample's own patch; Dense shows it tiles that patches share; "
+        "Auto takes what costs less. All give the same features, and no more is shown than they depend on.",
+    )
+    batch_size: int = Field(
+        0, ge=0, description="Jacobian: patches that go through a model together; 0 is what the device has room for."
+    )
     features_map_update_interval: int = Field(
         -1, ge=-1, description="Static: extract moving features anew after this many iterations; -1 is never."
     )

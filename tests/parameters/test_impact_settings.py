@@ -89,6 +89,14 @@ def test_all_published_keys_are_known() -> None:
         assert unknown_keys(ParameterMap.read("impact.txt"), keys_of(ImpactSettings)) == []
 
 
+def test_each_resolution_says_how_patches_are_shown() -> None:
+    text = TWO_MODELS + '(ImpactEvaluation "Patches" "Dense")\n(ImpactBatchSize 100 0)\n'
+    assert [(s.evaluation, s.batch_size) for s in (read(text, 0), read(text, 1))] == [("Patches", 100), ("Dense", 0)]
+    assert (read(TWO_MODELS).evaluation, read(TWO_MODELS).batch_size) == ("Auto", 0)
+    with pytest.raises(ParameterError, match=r':\d+: \(ImpactEvaluation "Whole"\): one of Auto, Patches, Dense is'):
+        read(TWO_MODELS + '(ImpactEvaluation "Whole")')
+
+
 def test_little_needs_to_be_said() -> None:
     settings = read('(ImpactMode "Static")\n(ImpactModelsPath "a.pt")\n(ImpactVoxelSize 2)', level=3, dimension=2)
     assert settings.fixed == (ModelSettings("a.pt", 2, 1, (0, 0), (2.0, 2.0), (True,)),)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from impactreg.components.splines import raster_strides
 from impactreg.errors import RegistrationError
+from impactreg.images import quick
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
@@ -106,7 +107,7 @@ class MaskLookup:
 
     def contains(self, index: Float[Tensor, "dim points"]) -> Bool[Tensor, " points"]:
         """Whether each continuous index, one row for x, y, z each, is inside both; none may be below voxel 0."""
-        nearest = torch.floor(index + 0.5)
+        nearest = quick.floor(index + 0.5)
         buffer = (nearest < self._sizes).all(dim=0)
         if self._voxels is None:
             return buffer & self.mask.contains(self._grid.index_to_world(index.T))
@@ -140,7 +141,7 @@ class LinearCells:
     def values(self, index: Float[Tensor, "dim points"]) -> Float[Tensor, " points"]:
         """The values at continuous indices, one row for x, y, z each; beyond the last voxels those of the border."""
         inside = torch.minimum(index, self._last).clamp_(min=0)
-        cell = torch.minimum(inside.floor(), self._last_cell)
+        cell = torch.minimum(quick.floor(inside), self._last_cell)
         fraction = inside - cell
         position = torch.mm(self._steps, cell).long() + self._corners
         values = self._flat.index_select(0, position.reshape(-1)).to(torch.float64).reshape(position.shape)

@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from impactreg.images import quick
+
 SLAB = 32
 """How many planes of samples are filtered together."""
 
 
 def support_start(order: int, index: Float[Tensor, "*points"]) -> Float[Tensor, "*points"]:
     """The first grid index under the spline around each continuous `index`: floor(index - (order - 1) / 2)."""
-    return torch.floor(index - (order - 1) / 2)
+    return quick.floor(index - (order - 1) / 2)
 
 
 def weights(

@@ -282,6 +282,17 @@ def pairs(data: Path = DATA) -> dict[str, Pair]:
             shrink=2,
         ),
         Pair(
+            "t1-t1-masked",
+            "brain, T1 / T1, two people, inside a brain mask",
+            data / "brain_t1",
+            "subjectA_t1.nii.gz",
+            "subjectB_t1.nii.gz",
+            label_files=("subjectA_seg.nii.gz", "subjectB_seg.nii.gz"),
+            label_list="eval_labels.txt",
+            mask_files=("subjectA_seg.nii.gz", None),
+            shrink=2,
+        ),
+        Pair(
             "hands",
             "two hands, X-ray",
             data / "2d" / "hands_xray",

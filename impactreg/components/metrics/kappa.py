@@ -14,6 +14,7 @@ from impactreg.components.metrics.collective import CollectiveMetric, Values
 from impactreg.components.metrics.metric import ImageMetricSettings, Scene
 from impactreg.components.splines import raster_strides
 from impactreg.components.transforms.transform import Points
+from impactreg.images import quick
 from impactreg.images.image import Image
 from impactreg.parameters import Once
 
@@ -110,7 +111,7 @@ def steps_of(foreground: Bool[Tensor, "*space"]) -> Int8[Tensor, "voxels dim"]:
 
 def _at_nearest(values: Int8[Tensor, "voxels dim"], image: Image, points: Points) -> Int8[Tensor, "points dim"]:
     """The rows of an image's voxels that are nearest to world points; ties go to the higher index."""
-    index = torch.floor(image.grid.world_to_index(points) + 0.5)
+    index = quick.floor(image.grid.world_to_index(points) + 0.5)
     last = torch.tensor(image.grid.size, dtype=index.dtype, device=index.device) - 1
     voxel = torch.minimum(index.clamp(min=0), last).long()
     strides = torch.tensor(raster_strides(image.grid.shape), device=voxel.device)

@@ -19,7 +19,7 @@ from impactreg.components.component import AnySettings
 from impactreg.components.metrics.collective import CollectiveMetric
 from impactreg.components.metrics.metric import POINTS_AT_ONCE, ImageMetricSettings, Scene
 from impactreg.components.metrics.parzen_windows import Bins, Range, Values, bins_under, gathered, joint_histogram
-from impactreg.images import sums
+from impactreg.images import quick, sums
 from impactreg.parameters import Refused
 
 Table = Float[Tensor, "fixed_bins moving_bins"]
@@ -197,4 +197,4 @@ class NormalizedMutualInformation(HistogramMetric, name="NormalizedMutualInforma
 
 def _log(probabilities: Tensor) -> Tensor:
     """The logarithm, of what is not next to nothing."""
-    return probabilities.clamp(min=EMPTY).log()
+    return quick.log(probabilities.clamp(min=EMPTY))

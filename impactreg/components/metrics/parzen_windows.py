@@ -14,6 +14,7 @@ from torch import Tensor
 
 from impactreg.components import splines
 from impactreg.components.metrics.metric import extrema
+from impactreg.images import quick
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
 
@@ -63,7 +64,7 @@ class Range:
         if not bool((beyond.abs() > NO_ROOM).any()):
             return values, torch.ones_like(values)
         room = torch.where(beyond > 0, self.upper - self.maximum, self.minimum - self.lower)
-        slope = torch.where(room > NO_ROOM, torch.exp(-beyond.abs() / room.clamp(min=NO_ROOM)), 0.0)
+        slope = torch.where(room > NO_ROOM, quick.exp(-beyond.abs() / room.clamp(min=NO_ROOM)), 0.0)
         outside = beyond.abs() > NO_ROOM
         bent = inside + beyond.sign() * room * (1 - slope)
         return torch.where(outside, bent, values), torch.where(outside, slope, 1.0)
@@ -126,7 +127,7 @@ class Bins:
         """
         order = max(self.order, 1)
         places = self._places(values) - (order - 1) / 2
-        start = places.floor()
+        start = quick.floor(places)
         part = places - start
         powers = [torch.ones_like(part), part]
         for _ in range(order - 1):

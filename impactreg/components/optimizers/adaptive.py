@@ -94,12 +94,13 @@ class _AdaptiveLaw:
         self._time = asked.sigmoid_initial_time
         self._schedule = schedule
         self._scales = scales
+        self._roots = scales.sqrt()
         self._adapts = adapts
         self._previous: Parameters | None = None
 
     def __call__(self, gradient: Parameters) -> Move:
         """The move at the present time; the time is then that of the next iteration."""
-        scaled = gradient / self._scales.sqrt()
+        scaled = gradient / self._roots
         size = self._schedule.gain(0.0 if self._constant else self._time)
         columns = {"3a:Time": self._time, "3b:StepSize": size}
         self._time = self._next_time(scaled)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from impactreg.components.transforms.local import Hessians, Jacobians, Local
 from impactreg.components.transforms.moments import BandedMoment, banded_second_moment
-from impactreg.components.transforms.spline_support import POINTS_AT_ONCE, Support
+from impactreg.components.transforms.spline_support import DERIVATIVES_AT_ONCE, WEIGHTS_AT_ONCE, Support
 from impactreg.components.transforms.transform import Mapped, Parameters, Points, SecondMoment
 
 
@@ -22,10 +22,12 @@ class BSplineMapped(Mapped):
 
     def pull_back(self, gradient: Points) -> Parameters:
         """The sum of J' gradient over all points."""
-        weights = self._support.weights
-        total = weights.new_zeros(gradient.shape[1], self._support.grid.number_of_voxels)
-        for k, along in enumerate(gradient.unbind(dim=1)):
-            self._support.spread(weights * along[:, None], total[k])
+        total = gradient.new_zeros(gradient.shape[1], self._support.grid.number_of_voxels)
+        for piece, gradients in zip(
+            self._support.pieces(WEIGHTS_AT_ONCE), gradient.split(WEIGHTS_AT_ONCE), strict=True
+        ):
+            for k, along in enumerate(gradients.unbind(dim=1)):
+                piece.spread(piece.weights * along[:, None], total[k])
         return total.reshape(-1)
 
     def push_forward(self, direction: Parameters) -> Points:
@@ -89,13 +91,15 @@ class BSplineLocal(Local):
     def pull_back(self, to_jacobian: Jacobians | None = None, to_hessian: Hessians | None = None) -> Parameters:
         """The gradient to the coefficients: both are pulled to the taps of each point first, and spread once."""
         rows = {1: to_jacobian, 2: to_hessian}
-        given = {order: g.reshape(len(g), -1).split(POINTS_AT_ONCE) for order, g in rows.items() if g is not None}
+        given = {order: g.reshape(len(g), -1).split(DERIVATIVES_AT_ONCE) for order, g in rows.items() if g is not None}
         total = self._coefficients.new_zeros(self._dimension, self._support.grid.number_of_voxels)
-        for i, piece in enumerate(self._support.pieces if given else []):
+        for i, piece in enumerate(self._support.pieces(DERIVATIVES_AT_ONCE) if given else []):
             pulled = [piece.pulled(pieces[i], order) for order, pieces in given.items()]
             for k, taps in enumerate(sum(pulled[1:], pulled[0]).unbind(dim=2)):
                 piece.spread(taps, total[k])
         return total.reshape(-1)
 
     def _derivatives(self, order: int) -> Float[Tensor, "points derivatives"]:
-        return torch.cat([piece.derivatives(self._coefficients, order) for piece in self._support.pieces])
+        return torch.cat(
+            [piece.derivatives(self._coefficients, order) for piece in self._support.pieces(DERIVATIVES_AT_ONCE)]
+        )

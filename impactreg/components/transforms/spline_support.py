@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from impactreg.components import splines
+from impactreg.images import quick
 from impactreg.images.grid import Grid
 
 UNIFORM = {
@@ -24,8 +25,13 @@ UNIFORM = {
     3: [[1 / 6, 4 / 6, 1 / 6, 0], [-1 / 2, 0, 1 / 2, 0], [1 / 2, -1, 1 / 2, 0], [-1 / 6, 1 / 2, -1 / 2, 1 / 6]],
 }
 """For each order, row p is what u^p adds to each tap of the uniform B-spline."""
-POINTS_AT_ONCE = 1 << 10
-"""Points whose spatial derivatives are found together: 2.5 MB in all for a cubic spline in 3D."""
+VALUES_AT_ONCE = 1000
+WEIGHTS_AT_ONCE = 500
+DERIVATIVES_AT_ONCE = 160
+"""Points whose values, weights, or spatial derivatives are worked on together: so few that a processor's cache holds
+what is made of them, and that PyTorch shares no operation out among its threads, for which it would wait longer than
+the operation takes.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Support:
     grid: Grid
     _across: dict[int, Float[Tensor, "points derivatives runs"]] = field(default_factory=dict, repr=False)
     _along: dict[int, Float[Tensor, "points numbers"]] = field(default_factory=dict, repr=False)
+    _pieces: "dict[int, list[Support]]" = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, points: Float[Tensor, "points dim"], grid: Grid, order: int) -> "Support":
@@ -51,14 +58,15 @@ class Support:
         inside = ((index >= 0) & (index < room)).all(dim=1)
         # not clamped: at a limit a clamp would halve the derivative to the point
         held = torch.where(inside[:, None], index, 0.0)
-        start = torch.floor(held)
+        start = quick.floor(held)
         return cls(start, _powers((held - start).T, order, inside), order, grid)
 
-    @cached_property
-    def pieces(self) -> "list[Support]":
-        """The same support for fewer points each, so that what is made of them stays in a processor's cache."""
-        parts = zip(self.start.split(POINTS_AT_ONCE), self.powers.split(POINTS_AT_ONCE, dim=1), strict=True)
-        return [Support(start, powers, self.order, self.grid) for start, powers in parts]
+    def pieces(self, points: int) -> "list[Support]":
+        """The same support for at most so many points each."""
+        if points not in self._pieces:
+            parts = zip(self.start.split(points), self.powers.split(points, dim=1), strict=True)
+            self._pieces[points] = [Support(start, powers, self.order, self.grid) for start, powers in parts]
+        return self._pieces[points]
 
     @cached_property
     def rows(self) -> Int[Tensor, "points runs"]:
@@ -83,7 +91,7 @@ class Support:
 
     def values(self, coefficients: Float[Tensor, " numbers"]) -> Float[Tensor, "points channel"]:
         """The spline with these channels-last coefficients."""
-        return self.sums(coefficients, self.across(0)[:, 0], self.along(0))
+        return torch.cat([p.sums(coefficients, p.across(0)[:, 0], p.along(0)) for p in self.pieces(VALUES_AT_ONCE)])
 
     def sums(
         self,

@@ -153,7 +153,7 @@ def test_a_chain_is_a_composite_in_itk(transforms, sample):
 
 @pytest.mark.itk
 def test_what_itk_cannot_hold_is_told(transforms):
-    with pytest.raises(TransformError, match=r'ITK has no such transform: .*BSplineTransform'):
+    with pytest.raises(TransformError, match=r"ITK has no such transform: .*BSplineTransform"):
         to_itk_transform(transforms["spline 2"])
     with pytest.raises(TransformError, match=r"^ITK cannot hold transforms that are added"):
         to_itk_transform(Combination(transforms["affine"], transforms["spline 3"], compose=False))

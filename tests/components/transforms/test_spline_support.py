@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from impactreg.components import splines
-from impactreg.components.transforms.spline_support import POINTS_AT_ONCE, Support
+from impactreg.components.transforms.spline_support import VALUES_AT_ONCE, Support
 from impactreg.images import Grid
 
 GRIDS = {2: Grid.of((7, 6), (3, 4), (-5, 2)), 3: Grid.of((7, 6, 8), (3, 4, 2), (-5, 2, 1))}
@@ -60,11 +60,12 @@ def test_what_is_pulled_is_the_transpose_of_the_derivatives(order):
 
 
 def test_pieces_hold_every_point_in_order():
-    points = inside(GRIDS[2], 3, 2 * POINTS_AT_ONCE + 3)
+    points = inside(GRIDS[2], 3, 2 * VALUES_AT_ONCE + 3)
     support = Support.of(points, GRIDS[2], 3)
-    assert [len(p.start) for p in support.pieces] == [POINTS_AT_ONCE, POINTS_AT_ONCE, 3]
-    assert torch.equal(torch.cat([p.index for p in support.pieces]), support.index)
-    torch.testing.assert_close(torch.cat([p.weights for p in support.pieces]), support.weights)
+    pieces = support.pieces(VALUES_AT_ONCE)
+    assert [len(p.start) for p in pieces] == [VALUES_AT_ONCE, VALUES_AT_ONCE, 3]
+    assert torch.equal(torch.cat([p.index for p in pieces]), support.index)
+    torch.testing.assert_close(torch.cat([p.weights for p in pieces]), support.weights)
 
 
 def test_weights_are_zero_where_the_support_leaves_the_grid():

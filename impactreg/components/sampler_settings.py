@@ -31,9 +31,14 @@ class SampleGridEntries(PerLevelAndDimension):
     @staticmethod
     def find(parameters: ParameterMap, key: str, request: Request) -> list[Found]:
         """Take entry level * D + i, or else 2, for each dimension i."""
-        found = PerLevelAndDimension.find(parameters, key, request)
-        first = request.level * request.dimension
-        return [f if f.place == first + i else Found(f.key, f.place, "2") for i, f in enumerate(found)]
+        return entries_or("2", parameters, key, request)
+
+
+def entries_or(missing: str, parameters: ParameterMap, key: str, request: Request) -> list[Found]:
+    """Find entry level * D + i, or else what stands in for a missing one, for each dimension i."""
+    found = PerLevelAndDimension.find(parameters, key, request)
+    first = request.level * request.dimension
+    return [f if f.place == first + i else Found(f.key, f.place, missing) for i, f in enumerate(found)]
 
 
 class SamplerSettings(Settings):

@@ -46,6 +46,7 @@ class Sampler(Component, kind="ImageSampler"):
     """
 
     is_random: ClassVar[bool]
+    needs_mask: ClassVar[bool] = False
     Settings = SamplerSettings
     settings: SamplerSettings
 
@@ -148,6 +149,7 @@ class RandomSparseMaskSampler(Sampler, name="RandomSparseMask"):
     """Voxels of the mask drawn with replacement, for small or thin masks (`itk::ImageRandomSamplerSparseMask`)."""
 
     is_random = True
+    needs_mask = True
     Settings = RandomSettings
     settings: RandomSettings
 

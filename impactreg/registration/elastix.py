@@ -171,11 +171,6 @@ def missing_components(parameter_map: ParameterMap) -> list[str]:
     return missing + ([f'{method} "Search"'] if parameter_map.first(method) == "Search" else [])
 
 
-def knows(parameter_map: ParameterMap) -> bool:
-    """Whether itk-elastix has every component that a parameter map names; imports no itk."""
-    return not missing_components(parameter_map)
-
-
 def to_itk(maps: Sequence[ParameterMap]) -> Any:
     """An `itk.ParameterObject` with these maps; the way back is `ParameterMap.from_itk`."""
     from itk import elxParameterObjectPython  # from its own module: through `itk` itself all of ITK is loaded, in 20 s

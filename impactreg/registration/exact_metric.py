@@ -15,7 +15,7 @@ from pydantic import Field
 
 from impactreg.components.metrics.metric import Metric
 from impactreg.components.optimizers.optimizer import Row
-from impactreg.components.sampler_settings import GridSettings, PerLevelAndDimension
+from impactreg.components.sampler_settings import GridSettings, PerLevelAndDimension, entries_or
 from impactreg.components.samplers import GridSampler, Sampler, Samples
 from impactreg.components.transforms.transform import Combination
 from impactreg.parameters import Settings
@@ -29,9 +29,7 @@ class ExactGridEntries(PerLevelAndDimension):
     @staticmethod
     def find(parameters: ParameterMap, key: str, request: Request) -> list[Found]:
         """Take entry level * D + i, or else 1, for each dimension i."""
-        found = PerLevelAndDimension.find(parameters, key, request)
-        first = request.level * request.dimension
-        return [f if f.place == first + i else Found(f.key, f.place, "1") for i, f in enumerate(found)]
+        return entries_or("1", parameters, key, request)
 
 
 class ExactMetricSettings(Settings):

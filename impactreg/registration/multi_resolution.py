@@ -7,19 +7,24 @@ iterations, each of which is recorded and may be watched.
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from impactreg.components.optimizers.optimizer import Optimizer, Row, Step
 from impactreg.components.scales import scales_of
-from impactreg.components.setup import Setup
 from impactreg.components.transforms.transform import Combination, Parameters
-from impactreg.parameters import ParameterMap
+from impactreg.parameters import ParameterMap, RunSettings
+from impactreg.parameters.settings import Unknown
 from impactreg.registration.case import Case, Iteration, StageResult, Watch
+from impactreg.registration.exact_metric import ExactMetricSettings
 from impactreg.registration.levels import Levels
-from impactreg.registration.plan import Plan
+from impactreg.registration.objective import WeightSettings
+from impactreg.registration.plan import MULTI_METRIC, SINGLE, Plan
+from impactreg.registration.registration import Registration
 from impactreg.registration.results import Recorder
 
 logger = logging.getLogger(__name__)
@@ -27,15 +32,58 @@ STOPPED = "The callback has stopped the registration"
 Rows = list[Row]
 
 
+class _ByLoop(Registration):
+    """A registration by this loop."""
+
+    def __init__(self, parameter_map: ParameterMap) -> None:
+        super().__init__(parameter_map)
+        self.plan = Plan(parameter_map)
+
+    @property
+    def levels(self) -> int:
+        """`NumberOfResolutions`."""
+        return self.plan.levels
+
+    def check(self, case: Case) -> None:
+        """Reads every setting of every resolution, and holds the case against what the components need."""
+        self.plan.check(case.fixed.dimension)
+        self.plan.check_case(case)
+
+    def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
+        """The models of its metrics."""
+        return self.plan.models(dimension, folders)
+
+    def unknown(self) -> list[Unknown]:
+        """Keys that neither the run nor its components read."""
+        return self.plan.unknown()
+
+    def run(
+        self, case: Case, initial: Combination | None, recorder: Recorder, watch: Watch | None = None
+    ) -> StageResult:
+        """Registers by the PyTorch loop."""
+        return Loop(case, self.plan, initial, recorder, watch).run()
+
+
+class MultiResolutionRegistration(_ByLoop, name=SINGLE):
+    """From coarse to fine, by one metric between one fixed and one moving image."""
+
+    reads = (RunSettings, ExactMetricSettings)
+
+
+class MultiMetricMultiResolutionRegistration(_ByLoop, name=MULTI_METRIC):
+    """From coarse to fine, by the weighted sum of several metrics, of one or of several pairs of images."""
+
+    reads = (RunSettings, WeightSettings, ExactMetricSettings)
+
+
 def run(
     case: Case, parameter_map: ParameterMap, initial: Combination | None, recorder: Recorder, watch: Watch | None = None
 ) -> StageResult:
     """Registers by the PyTorch loop and returns the transform on top of `initial`.
 
-    Raises `ParameterError` for a value that is not allowed and `RegistrationError` for a run that cannot go on. `watch`
-    sees every iteration and stops the run by returning True.
+    Raises `ParameterError` for a value that is not allowed and `RegistrationError` for a run that cannot go on.
     """
-    return Loop(case, Plan(parameter_map), initial, recorder, watch).run()
+    return MultiMetricMultiResolutionRegistration(parameter_map).run(case, initial, recorder, watch)
 
 
 class Loop:
@@ -51,7 +99,7 @@ class Loop:
         self.watch = watch
         self.generator = torch.Generator().manual_seed(plan.run.random_seed if case.seed is None else case.seed)
         self.levels = Levels(self.case, plan, self.generator)
-        self.setup = self._setup()
+        self.setup = plan.setup(self.case, self.initial)
         self._stopped = False
 
     def run(self) -> StageResult:
@@ -70,21 +118,6 @@ class Loop:
             if self._stopped:
                 break
         return StageResult(transform, tuple(tables), tuple(reasons))
-
-    def _setup(self) -> Setup:
-        case, plan = self.case, self.plan
-        before = self.initial if plan.composes else None
-        return Setup(
-            case.fixed,
-            case.moving,
-            case.fixed_mask,
-            case.moving_mask,
-            before,
-            self.initial is not None,
-            plan.levels,
-            case.further.fixed_points,
-            case.further.moving_points,
-        )
 
     def _at_level(self, transform: Combination, scales: Tensor | None, level: int) -> tuple[Combination, Tensor]:
         """The transform in the form of a resolution, and its scales; those of a linear transform stay as they are at

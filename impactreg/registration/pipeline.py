@@ -1,7 +1,7 @@
 """register(): a fold over parameter maps, each of which runs as one stage on top of the transform before it."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from impactreg.parameters.settings import Unknown
 from impactreg.registration import elastix, multi_resolution
 from impactreg.registration.case import Case, StageResult, Watch
 from impactreg.registration.logs import log_file
-from impactreg.registration.plan import Plan, missing_components
 from impactreg.registration.preparation import Inputs, choose_device, make_case
+from impactreg.registration.registration import Registration
+from impactreg.registration.registrations import missing_components, registration_of
 from impactreg.registration.results import Recorder, Result, prepare_directory
 
 logger = logging.getLogger(__name__)
-Run = Callable[[Case, ParameterMap, Combination | None, Recorder, Watch | None], StageResult]
-ENGINES: dict[str, Run] = {"torch": multi_resolution.run, "elastix": elastix.run}
+ENGINES = ("torch", "elastix")
+"""Who runs a stage: this package, or real elastix."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _run(
     outcomes: list[StageResult] = []
     for stage in stages:
         recorder = Recorder(directory, stage.number, stage.parameter_map, case)
-        outcome = ENGINES[stage.engine](case, stage.parameter_map, initial, recorder, watch)
+        outcome = _run_stage(stage, case, initial, recorder, watch)
         recorder.stage_done(outcome)
         recorders.append(recorder)
         outcomes.append(outcome)
@@ -103,6 +104,14 @@ def _run(
         if multi_resolution.STOPPED in outcome.stop_reasons:
             break
     return Result.of(recorders, outcomes)
+
+
+def _run_stage(
+    stage: StagePlan, case: Case, initial: Combination | None, recorder: Recorder, watch: Watch | None
+) -> StageResult:
+    if stage.engine == "elastix":
+        return elastix.run(case, stage.parameter_map, initial, recorder, watch)
+    return registration_of(stage.parameter_map).run(case, initial, recorder, watch)
 
 
 def plan(
@@ -166,18 +175,17 @@ def _plan(number: int, parameter_map: ParameterMap, case: Case, engine: str) -> 
     if chosen == "elastix":
         elastix.check(parameter_map)
         return StagePlan(number, parameter_map, chosen, levels, components, (), elastix.unknown(parameter_map))
-    loop = _loop(parameter_map)
+    registration = _registration(parameter_map)
     Output.of(parameter_map, case.fixed.grid)
-    loop.check(case.fixed.dimension)
-    loop.check_case(case)
-    models = loop.models(case.fixed.dimension, case.model_folders)
-    return StagePlan(number, parameter_map, chosen, loop.levels, components, models, loop.unknown())
+    registration.check(case)
+    models = registration.models(case.fixed.dimension, case.model_folders)
+    return StagePlan(number, parameter_map, chosen, registration.levels, components, models, registration.unknown())
 
 
-def _loop(parameter_map: ParameterMap) -> Plan:
-    """The plan of the PyTorch loop; where that lacks a component, the message says whether itk-elastix has all."""
+def _registration(parameter_map: ParameterMap) -> Registration:
+    """The registration that a map names; where a component is missing, the message says whether itk-elastix has all."""
     try:
-        return Plan(parameter_map)
+        return registration_of(parameter_map)
     except ParameterError as error:
         if missing_components(parameter_map):
             raise ParameterError(f"{error}; {_elastix_instead(parameter_map)}") from None

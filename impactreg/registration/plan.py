@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from impactreg.components.component import Component, available
+from impactreg.components.component import Component
 from impactreg.components.interpolators import Interpolator
 from impactreg.components.metrics.metric import Metric
 from impactreg.components.optimizers.optimizer import Optimizer
 from impactreg.components.pyramids import ImagePyramid
 from impactreg.components.resampling import choose
 from impactreg.components.samplers import Sampler
-from impactreg.components.transforms.transform import Transform
-from impactreg.errors import ParameterError, PointsError
+from impactreg.components.setup import Setup
+from impactreg.components.transforms.transform import Combination, Transform
+from impactreg.errors import ImpactregError, ParameterError, PointsError
 from impactreg.models.catalogue import locate
 from impactreg.parameters import ParameterMap, RunSettings, Settings, keys_of, unknown_keys
 from impactreg.parameters.impact_settings import ImpactSettings
 from impactreg.parameters.settings import Unknown
-from impactreg.registration import elastix_keys
 from impactreg.registration.case import Case
 from impactreg.registration.exact_metric import ExactMetricSettings
 from impactreg.registration.objective import WeightSettings
@@ -30,14 +30,6 @@ MULTI_METRIC = "MultiMetricMultiResolutionRegistration"
 
 
 logger = logging.getLogger(__name__)
-
-
-def missing_components(parameter_map: ParameterMap) -> list[str]:
-    """The components that a parameter map names and the PyTorch loop lacks, each as `Metric "PCAMetric"`."""
-    rooms = {kind: kind.removeprefix("Fixed").removeprefix("Moving") for kind in elastix_keys.KINDS}
-    known = {kind: {SINGLE, MULTI_METRIC} if kind == "Registration" else set(available(rooms[kind])) for kind in rooms}
-    named = [(kind, name) for kind in rooms for name in dict.fromkeys(parameter_map.get(kind, ()))]
-    return [f'{kind} "{name}"' for kind, name in named if name not in known[kind]]
 
 
 @dataclass(frozen=True)
@@ -60,9 +52,6 @@ class Plan:
     def __init__(self, parameter_map: ParameterMap) -> None:
         self.parameter_map = parameter_map
         self.run = RunSettings.read(parameter_map)
-        missing = missing_components(parameter_map)
-        if len(missing) > 1:
-            raise ParameterError(f"{parameter_map.name}: the PyTorch loop has no {', '.join(missing)}")
         self.transform = self._one(Transform, "Transform")  # type: ignore[type-abstract]
         self.optimizer = self._one(Optimizer, "Optimizer")  # type: ignore[type-abstract]
         self.interpolators = self._all(Interpolator, "Interpolator", "BSplineInterpolator")
@@ -73,7 +62,7 @@ class Plan:
         self.resampling = choose(parameter_map)
         self._check_numbers()
         for metric in self.metrics:
-            metric.component.check_transform(parameter_map, self.transform.component)
+            metric.component.check_choice(parameter_map, metric.label, self.transform.component)
 
     @property
     def levels(self) -> int:
@@ -100,10 +89,32 @@ class Plan:
         moving = (run.erode_numbered_moving_mask, run.erode_moving_mask, run.erode_mask)
         return next(e for e in (fixed if side == "fixed" else moving) if e is not None)
 
+    def setup(self, case: Case, initial: Combination | None = None) -> Setup:
+        """What the transform of this plan begins with, on top of `initial`."""
+        return Setup(
+            case.fixed,
+            case.moving,
+            case.fixed_mask,
+            case.moving_mask,
+            initial if self.composes else None,
+            initial is not None,
+            self.levels,
+            case.further.fixed_points,
+            case.further.moving_points,
+        )
+
     def check_case(self, case: Case) -> None:
-        """Raises `ParameterError` unless there is one fixed and one moving image, or as many as metrics, and
-        `PointsError` where landmarks are needed that were not given.
+        """Raises an `ImpactregError` where the case has not what the plan needs (images, a mask, landmarks), or its
+        transform could not begin.
         """
+        self._check_given(case)
+        settings = self.transform.settings(self.parameter_map, 0, case.fixed.dimension)
+        try:
+            self.transform.component.check(settings, self.setup(case))
+        except ImpactregError as error:
+            raise type(error)(f"{self.parameter_map.name}: {error}") from None
+
+    def _check_given(self, case: Case) -> None:
         for choice in self._choices():
             for side in choice.component.needs_points:
                 if (case.further.fixed_points if side == "fixed" else case.further.moving_points) is None:
@@ -111,6 +122,11 @@ class Plan:
                         f"{self.parameter_map.where(choice.component.kind)}: {choice.component.names[0]} needs "
                         f"landmarks of the {side} image: give a file of points by -{side[0]}p ({side}_points=)"
                     )
+        if any(s.component.needs_mask for s in self.samplers) and not case.fixed_masks:
+            where = self.parameter_map.where("ImageSampler")
+            raise ParameterError(
+                f'{where}: RandomSparseMask needs a fixed mask: give one with -fMask, or take "Random"'
+            )
         numbers = {"fixed": len(case.fixed_images), "moving": len(case.moving_images)}
         if self.single and max(*numbers.values(), len(case.fixed_masks), len(case.moving_masks)) > 1:
             raise ParameterError(
@@ -187,9 +203,6 @@ class Plan:
         return self._all(Sampler, "ImageSampler") if needed or self.parameter_map.get("ImageSampler") else []
 
     def _check_numbers(self) -> None:
-        named = self.parameter_map.first("Registration", SINGLE)
-        if named not in (SINGLE, MULTI_METRIC):
-            raise self.parameter_map.error("Registration", f"the PyTorch loop has {SINGLE} and {MULTI_METRIC}")
         if self.single and len(self.metrics) > 1:
             raise ParameterError(
                 f"{self.parameter_map.where('Metric')}: {SINGLE} takes one metric, not "

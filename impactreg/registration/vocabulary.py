@@ -8,24 +8,13 @@ from functools import cache
 
 import impactreg.components
 from impactreg.components.component import available, kinds
-from impactreg.parameters import RunSettings, Settings, describe
+from impactreg.parameters import Settings, describe
 from impactreg.parameters.settings import KeyDescription
-from impactreg.registration import elastix, elastix_keys
-from impactreg.registration.objective import WeightSettings
+from impactreg.registration import elastix, elastix_keys, registrations
+from impactreg.registration.registration import Registration
 
-ROOMS = impactreg.components.__all__
+ROOMS = (*impactreg.components.__all__, *registrations.ROOMS)
 """The rooms of components, whose names are known because they are imported."""
-REGISTRATIONS = {
-    "MultiResolutionRegistration": (
-        "From coarse to fine, by one metric between one fixed and one moving image.",
-        (RunSettings,),
-    ),
-    "MultiMetricMultiResolutionRegistration": (
-        "From coarse to fine, by the weighted sum of several metrics, of one or of several pairs of images.",
-        (RunSettings, WeightSettings),
-    ),
-}
-"""The ways to register, what they do, and the settings that they read, which are those of the run as a whole."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +64,12 @@ def readers(key: str) -> list[Word]:
 
 
 def _words() -> Iterator[Word]:
-    for name, (meaning, settings) in REGISTRATIONS.items():
-        yield Word("Registration", name, meaning, _keys("Registration", *settings))
     for kind in kinds():
         for name, component in available(kind).items():
             side = "" if kind != "ImagePyramid" else "Fixed" if name.startswith("Fixed") else "Moving"
             meaning = inspect.getdoc(component) or ""
-            yield Word(side + kind, name, meaning, _keys(side + kind, component.Settings))
+            reads = component.reads if issubclass(component, Registration) else (component.Settings,)
+            yield Word(side + kind, name, meaning, _keys(side + kind, *reads))
 
 
 def _keys(kind: str, *settings: type[Settings]) -> tuple[KeyDescription, ...]:

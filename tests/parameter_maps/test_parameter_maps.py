@@ -13,7 +13,7 @@ from impactreg.registration import elastix
 from impactreg.registration.plan import Plan
 
 NAMES = presets.names()
-TORCH = [name for name in NAMES if not elastix.knows(ParameterMap.read(presets.find(name)))]
+TORCH = [name for name in NAMES if elastix.missing_components(ParameterMap.read(presets.find(name)))]
 
 
 def dimension(name):

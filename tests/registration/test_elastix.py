@@ -207,10 +207,10 @@ def test_a_given_seed_replaces_that_of_the_map() -> None:
 def test_what_itk_elastix_lacks_is_known_without_itk() -> None:
     parameter_map = rigid(Metric=["Impact", "AdvancedMeanSquares"], Optimizer="Adam")
     assert elastix.missing_components(parameter_map) == ['Metric "Impact"', 'Optimizer "Adam"']
-    assert not elastix.knows(parameter_map)
     code = (
         "import sys\nfrom impactreg.parameters import ParameterMap\nfrom impactreg.registration import elastix\n"
-        "assert all(elastix.knows(ParameterMap.default(n)) for n in ('translation', 'rigid', 'affine', 'bspline'))\n"
+        "names = 'translation', 'rigid', 'affine', 'bspline'\n"
+        "assert not any(elastix.missing_components(ParameterMap.default(n)) for n in names)\n"
         "assert 'itk' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,7 @@
 """What a parameter map chooses, and what is told before anything runs."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,11 +9,13 @@ from impactreg.components.interpolators import BSplineInterpolator
 from impactreg.components.metrics.impact import Impact
 from impactreg.components.metrics.intensity import AdvancedMeanSquares
 from impactreg.components.transforms.rotating import EulerTransform
-from impactreg.errors import ModelError, ParameterError, PointsError
+from impactreg.errors import ImpactregError, ModelError, ParameterError, PointsError
 from impactreg.images import Image
 from impactreg.parameters import ParameterMap
 from impactreg.registration.case import Case, Further
-from impactreg.registration.plan import Plan, missing_components
+from impactreg.registration.pipeline import register
+from impactreg.registration.plan import Plan
+from impactreg.registration.registrations import missing_components, registration_of
 
 KEYS = {
     "Transform": "EulerTransform",
@@ -142,7 +146,6 @@ MULTI = {"Registration": "MultiMetricMultiResolutionRegistration", "Metric": ["A
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"Registration": "Foo"}, r'\(Registration "Foo"\): the PyTorch loop has MultiResolutionRegistration and'),
         ({**MULTI, "Interpolator": ["LinearInterpolator"] * 2}, "one is needed, or one for each of the 3 metrics"),
         (
             {**MULTI, "FixedImagePyramid": ["FixedSmoothingImagePyramid"] * 3},
@@ -153,6 +156,12 @@ MULTI = {"Registration": "MultiMetricMultiResolutionRegistration", "Metric": ["A
 def test_numbers_of_components_that_do_not_fit_are_told(keys, message):
     with pytest.raises(ParameterError, match=message):
         plan(**keys)
+
+
+def test_a_misspelt_registration_is_told_with_the_nearest_name():
+    asked = ParameterMap.from_dict({**KEYS, "Registration": "MultiResolutionRegistrations"}, "map.txt")
+    with pytest.raises(ParameterError, match=r"map\.txt.*no such Registration; did you mean 'MultiResolutionReg"):
+        registration_of(asked)
 
 
 def _case(fixed, moving=1):
@@ -188,7 +197,7 @@ def test_the_first_of_several_optimizers_is_used_as_by_elastix(caplog):
 def test_all_missing_components_are_told_at_once():
     keys = {"Metric": "PCAMetric", "Optimizer": ["Powell", "Powell"], "Interpolator": "RayCastInterpolator"}
     with pytest.raises(ParameterError, match="the PyTorch loop has no ") as caught:
-        plan(**keys)
+        registration_of(ParameterMap.from_dict({**KEYS, **keys}))
     assert str(caught.value).endswith('Interpolator "RayCastInterpolator", Metric "PCAMetric", Optimizer "Powell"')
 
 
@@ -208,3 +217,50 @@ def test_every_kind_of_component_may_be_missing(kind):
 def test_landmarks_that_are_needed_but_not_given_are_told(keys, flag):
     with pytest.raises(PointsError, match=f"needs landmarks of the fixed image: give a file of points by {flag}"):
         plan(**keys).check_case(_case(1))
+
+
+IMAGE = Image.of(torch.rand(8, 9, 10, generator=torch.Generator().manual_seed(0)))
+LANDMARKS = torch.rand(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 7
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"Transform": "BSplineTransform", "UseCyclicTransform": "true"}, "UseCyclicTransform"),
+        (
+            {"Transform": "BSplineTransform", "FinalGridSpacingInVoxels": 4, "FinalGridSpacingInPhysicalUnits": 5},
+            "FinalGridSpacingIn",
+        ),
+        ({"Transform": "BSplineTransform", "GridSpacingSchedule": [1, 2]}, "has 2 numbers"),
+        ({"Transform": "BSplineTransform", "FinalGridSpacingInPhysicalUnits": 0}, "must be positive"),
+        ({"Transform": "DeformationFieldTransform"}, "cannot be optimised"),
+        ({"CenterOfRotationPoint": [1, 2]}, "(CenterOfRotationPoint ...) needs 3 numbers"),
+        ({"Scales": [1, 2]}, "Scales"),
+        (
+            {"Transform": "BSplineTransform", "Metric": "TransformRigidityPenalty", "FixedRigidityImageName": "no.mha"},
+            "no.mha",
+        ),
+        ({"Metric": "TransformRigidityPenalty"}, '(Transform "BSplineTransform") of order 3'),
+        (
+            {"Transform": "SplineKernelTransform", "Metric": "TransformBendingEnergyPenalty"},
+            "second derivatives that TransformBendingEnergyPenalty needs",
+        ),
+        ({"ImageSampler": "RandomSparseMask"}, "needs a fixed mask"),
+    ],
+)
+def test_what_a_stage_would_refuse_is_told_before_any_stage_runs(keys, told):
+    fine = {**KEYS, "MaximumNumberOfIterations": 1, "NumberOfResolutions": 1}
+    maps = [ParameterMap.from_dict({**fine, **each}, f"{i}.txt") for i, each in enumerate(({}, keys))]
+    started = []
+    with pytest.raises(ImpactregError, match=re.escape(told)) as caught:
+        register(
+            IMAGE,
+            IMAGE,
+            maps,
+            engine="torch",
+            fixed_points=LANDMARKS,
+            moving_points=LANDMARKS,
+            callback=started.append,
+        )
+    assert "1.txt" in str(caught.value)
+    assert not started

@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from impactreg.components.metrics.metric import ImageMetric, MetricValue
+from impactreg.components.metrics.metric import ImageMetric, MetricValue, in_mask
 from impactreg.components.samplers import Samples
-from impactreg.components.transforms.transform import Combination, Points
+from impactreg.components.transforms.transform import Combination, Points, Transform
+from impactreg.parameters import ParameterMap
 
 PIECE = 1 << 13
 """Samples that are worked on together; their second derivatives in 3D fill 2 MB."""
@@ -25,10 +26,16 @@ class TransformBendingEnergyPenalty(ImageMetric, name="TransformBendingEnergyPen
 
     needs_fixed_values = False
 
+    @classmethod
+    def check_choice(cls, parameter_map: ParameterMap, label: str, transform: type[Transform]) -> None:
+        """Refuses transforms whose second derivatives are not known: those that leave `local` as it is."""
+        del label
+        if transform.local is Transform.local:
+            raise parameter_map.error("Transform", f"the second derivatives that {cls.names[0]} needs are not known")
+
     def valid(self, points: Points) -> Bool[Tensor, " points"]:
         """Which moving points lie in the mask of the moving image."""
-        mask = self.scene.moving_mask
-        return torch.ones_like(points[:, 0], dtype=torch.bool) if mask is None else mask.contains(points)
+        return in_mask(self.scene.moving_mask, points)
 
     def evaluate(self, transform: Combination, samples: Samples, *, gradient: bool = True) -> MetricValue:
         """The mean energy and its gradient; raises `RegistrationError` when too few samples map into the mask."""

@@ -105,9 +105,11 @@ class Metric(Component, kind="Metric"):
         raise NotImplementedError
 
     @classmethod
-    def check_transform(cls, parameter_map: ParameterMap, transform: type[Transform]) -> None:
-        """Raises `ParameterError` where the metric cannot work with the transform that a parameter map chooses."""
-        del parameter_map, transform
+    def check_choice(cls, parameter_map: ParameterMap, label: str, transform: type[Transform]) -> None:
+        """Raises `ParameterError` where the metric with this label cannot do what a parameter map asks: with the
+        transform that it chooses, or for lack of a file that it names.
+        """
+        del parameter_map, label, transform
 
     def after_iteration(self, number: int, transform: Combination) -> None:
         """Told after every iteration how many there have been and where the transform is now."""
@@ -159,6 +161,11 @@ class ImageMetric(Metric):
                 'from a better alignment by -t0 or (AutomaticTransformInitialization "true"), where little overlaps '
                 'with (AutomaticTransformInitializationMethod "Search"), or check the masks'
             )
+
+
+def in_mask(mask: Mask | None, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " points"]:
+    """Which world points lie in a mask; all do where there is none."""
+    return torch.ones_like(points[:, 0], dtype=torch.bool) if mask is None else mask.contains(points)
 
 
 def extrema(image: Image, mask: Mask | None) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

@@ -5,12 +5,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from impactreg.components.component import AnySettings, NoSettings
-from impactreg.components.metrics.metric import ImageMetric, Metric, MetricValue, Scene, in_pieces
+from impactreg.components.metrics.metric import ImageMetric, Metric, MetricValue, Scene, in_mask, in_pieces
 from impactreg.components.samplers import Samples
 from impactreg.components.transforms.transform import Combination, Points
 from impactreg.errors import PointsError, RegistrationError
 from impactreg.images import sums
-from impactreg.images.masks import Mask
 
 NAME = "CorrespondingPointsEuclideanDistanceMetric"
 SMALLEST_DISTANCE = torch.finfo(torch.float64).eps
@@ -39,7 +38,7 @@ class CorrespondingPointsEuclideanDistanceMetric(Metric, name=NAME):
         """The mean distance and its gradient; raises `RegistrationError` when no point maps into the moving mask."""
         del samples
         mapped = transform.at(self._fixed)
-        counts = _in_mask(self.scene.moving_mask, mapped.points)
+        counts = in_mask(self.scene.moving_mask, mapped.points)
         counted = int(counts.sum())
         if counted == 0:
             raise RegistrationError(
@@ -67,7 +66,7 @@ class DisplacementMagnitudePenalty(ImageMetric, name="DisplacementMagnitudePenal
 
     def valid(self, points: Points) -> Bool[Tensor, " points"]:
         """Which moving points lie in the mask of the moving image."""
-        return _in_mask(self.scene.moving_mask, points)
+        return in_mask(self.scene.moving_mask, points)
 
     def evaluate(self, transform: Combination, samples: Samples, *, gradient: bool = True) -> MetricValue:
         """The mean squared displacement and its gradient."""
@@ -104,7 +103,3 @@ def _pairs(scene: Scene) -> tuple[Points, Points]:
         if points is not None and points.shape[1] != dimension:
             raise PointsError(f"{flag}: the points have {points.shape[1]} coordinates, but the images are {dimension}D")
     return fixed, moving
-
-
-def _in_mask(mask: Mask | None, points: Points) -> Bool[Tensor, " points"]:
-    return torch.ones_like(points[:, 0], dtype=torch.bool) if mask is None else mask.contains(points)

@@ -18,7 +18,7 @@ from impactreg.components.metrics.rigidity_conditions import (
     orthonormality,
     properness,
 )
-from impactreg.components.metrics.rigidity_images import RigidityImages, read_rigidity_image
+from impactreg.components.metrics.rigidity_images import RigidityImages, read_rigidity_image, rigidity_file
 from impactreg.components.samplers import Samples
 from impactreg.components.transforms.bspline import BSplineTransform
 from impactreg.components.transforms.transform import Combination, Transform
@@ -111,11 +111,15 @@ class TransformRigidityPenalty(Metric, name="TransformRigidityPenalty"):
             )
 
     @classmethod
-    def check_transform(cls, parameter_map: ParameterMap, transform: type[Transform]) -> None:
-        """Refuses all but B-splines of order 3."""
+    def check_choice(cls, parameter_map: ParameterMap, label: str, transform: type[Transform]) -> None:
+        """Refuses all but B-splines of order 3, and rigidity images that are not there."""
         order = parameter_map.first("BSplineTransformSplineOrder", "3")
         if not issubclass(transform, BSplineTransform) or order != "3":
             raise parameter_map.error("Metric", f'{cls.names[0]} needs (Transform "BSplineTransform") of order 3')
+        asked = RigiditySettings.read(parameter_map, label=label)
+        for side, use in (("Fixed", asked.use_fixed_rigidity_image), ("Moving", asked.use_moving_rigidity_image)):
+            if use:
+                rigidity_file(parameter_map, label, f"{side}RigidityImageName")
 
     def evaluate(self, transform: Combination, samples: Samples, *, gradient: bool = True) -> MetricValue:
         """The penalty and its gradient, with the three conditions as columns; raises `RegistrationError` for another

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -26,14 +27,10 @@ def read_rigidity_image(parameter_map: ParameterMap, label: str, key: str, like:
     Relative paths are those of the working folder, else beside the parameter file. Raises `ParameterError` where there
     is no such file and `ImageError` where it is no image of numbers in the dimension of `like`.
     """
-    used = label + key if parameter_map.get(label + key) else key
-    if not parameter_map.get(used):
+    file = rigidity_file(parameter_map, label, key)
+    if file is None:
         return None
-    try:
-        file = existing_file(parameter_map, used)
-        image = check_finite(read_image(file, name="rigidity image"), f"{file}: rigidity image")
-    except TransformError as error:
-        raise ParameterError(str(error)) from error
+    image = check_finite(read_image(file, name="rigidity image"), f"{file}: rigidity image")
     if image.channels != 1 or image.dimension != like.dimension:
         raise ImageError(
             f"{file}: a rigidity image in {like.dimension}D with one value a voxel is needed, but it is "
@@ -42,6 +39,20 @@ def read_rigidity_image(parameter_map: ParameterMap, label: str, key: str, like:
     if parameter_map.first("UseDirectionCosines", "true") == "false":
         image = Image(image.data, image.grid.without_direction())
     return image.to(device=like.data.device, dtype=torch.float64)
+
+
+def rigidity_file(parameter_map: ParameterMap, label: str, key: str) -> Path | None:
+    """The file that a key (or the key with the metric's label in front) names; None where neither is there.
+
+    Raises `ParameterError` where there is no such file.
+    """
+    used = label + key if parameter_map.get(label + key) else key
+    if not parameter_map.get(used):
+        return None
+    try:
+        return existing_file(parameter_map, used)
+    except TransformError as error:
+        raise ParameterError(str(error)) from error
 
 
 @dataclass(frozen=True)

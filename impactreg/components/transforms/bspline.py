@@ -23,7 +23,7 @@ from impactreg.components.transforms.reading import floats, parameters_of
 from impactreg.components.transforms.spline_points import BSplineLocal, BSplineMapped
 from impactreg.components.transforms.spline_support import Support
 from impactreg.components.transforms.transform import Parameters, Points, Transform
-from impactreg.errors import ParameterError, TransformError
+from impactreg.errors import TransformError
 from impactreg.images.grid import Grid
 from impactreg.parameters import ParameterMap
 
@@ -53,16 +53,18 @@ class BSplineTransform(Transform, name=("BSplineTransform", "RecursiveBSplineTra
     def begin(cls, settings: AnySettings, setup: Setup) -> Self:
         """No displacement on the grid of the first resolution."""
         given = cast(BSplineSettings, settings)
-        if given.use_cyclic_transform:
-            raise ParameterError(
-                '(UseCyclicTransform "true") is not in the PyTorch loop; set it to "false" or use --engine elastix'
-            )
         grid = control_grid(given, setup, 0)
         return cls(
             torch.zeros(grid.number_of_voxels * grid.dimension, dtype=torch.float64),
             grid,
             given.b_spline_transform_spline_order,
         )
+
+    @classmethod
+    def check(cls, settings: AnySettings, setup: Setup) -> None:
+        """The control points of every resolution."""
+        for level in range(setup.levels):
+            control_grid(cast(BSplineSettings, settings), setup, level)
 
     def at_level(self, level: int, settings: AnySettings, setup: Setup) -> Self:
         """The same displacements on the grid of a resolution (`itk::UpsampleBSplineParametersFilter`)."""

@@ -10,7 +10,7 @@ from impactreg.components.setup import PointMap, Setup
 from impactreg.errors import ParameterError
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
-from impactreg.parameters import Once, PerDimension, Settings, WholeList
+from impactreg.parameters import Once, PerDimension, Refused, Settings, WholeList
 
 
 class BSplineSettings(Settings):
@@ -42,6 +42,17 @@ class BSplineSettings(Settings):
         description="Without effect, as in elastix: every scale of a B-spline is 1.",
     )
 
+    def check(self) -> None:
+        """Refuses what the loop lacks, and spacings that say two things."""
+        if self.use_cyclic_transform:
+            reason = "it is not in the PyTorch loop; set it to false or use --engine elastix"
+            raise Refused("use_cyclic_transform", reason)
+        if self.final_grid_spacing_in_voxels and self.final_grid_spacing_in_physical_units:
+            raise Refused(
+                "final_grid_spacing_in_physical_units",
+                "FinalGridSpacingInVoxels and FinalGridSpacingInPhysicalUnits are both given; keep one of them",
+            )
+
 
 def control_grid(settings: BSplineSettings, setup: Setup, level: int) -> Grid:
     """The control points of a resolution, placed around the fixed image (`itk::GridScheduleComputer`).
@@ -67,10 +78,6 @@ def control_grid(settings: BSplineSettings, setup: Setup, level: int) -> Grid:
 
 def _final_spacing(settings: BSplineSettings, image: Grid) -> "np.ndarray":
     voxels, millimetres = settings.final_grid_spacing_in_voxels, settings.final_grid_spacing_in_physical_units
-    if voxels and millimetres:
-        raise ParameterError(
-            "FinalGridSpacingInVoxels and FinalGridSpacingInPhysicalUnits are both given; keep one of them"
-        )
     final = np.array(voxels) * np.array(image.spacing) if voxels else np.array(millimetres or [8.0] * image.dimension)
     return np.asarray(final)
 

@@ -64,7 +64,7 @@ def initial_placement(transform: str, settings: InitializationSettings, setup: S
     The centre, if it is not given, is what `AutomaticTransformInitializationMethod` aligns, also where nothing is
     aligned.
     """
-    given = _given_centre(settings, setup.fixed)
+    given = given_centre(settings, setup.fixed)
     automatic = settings.automatic_transform_initialization and not setup.has_initial
     if settings.automatic_transform_initialization and not automatic:
         logger.warning("AutomaticTransformInitialization is not used after an initial transform")
@@ -95,7 +95,7 @@ def searched_placement(settings: InitializationSettings, setup: Setup, *, turns:
         "lay in the moving image before, %.0f %% do now",
         *(moves, angle, 100 * start.before, 100 * start.after),
     )
-    given = _given_centre(settings, setup.fixed)
+    given = given_centre(settings, setup.fixed)
     return start if given is None else start.about(given)
 
 
@@ -118,7 +118,10 @@ def _cosine(rotation: Float[Tensor, "dim dim"]) -> float:
     return float(rotation.trace()) / 2 if n == 2 else (float(rotation.trace()) - 1) / 2
 
 
-def _given_centre(settings: InitializationSettings, fixed: Image) -> Point | None:
+def given_centre(settings: InitializationSettings, fixed: Image) -> Point | None:
+    """The centre of rotation that the parameter map gives, None where it gives none; raises `ParameterError` for a
+    wrong number of coordinates.
+    """
     index, point = settings.center_of_rotation, settings.center_of_rotation_point
     for key, given in (("CenterOfRotation", index), ("CenterOfRotationPoint", point)):
         if len(given) not in (0, fixed.dimension):

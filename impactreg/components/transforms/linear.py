@@ -17,6 +17,7 @@ from impactreg.components.component import AnySettings
 from impactreg.components.setup import Setup
 from impactreg.components.transforms.initialization import (
     InitializationSettings,
+    given_centre,
     initial_placement,
     searched_placement,
 )
@@ -125,6 +126,14 @@ class LinearTransform(Transform):
         centre, translation = initial_placement(cls.names[0], asked, setup)
         parameters[cls.translation_positions(dimension)] = translation
         return cls(parameters, centre)
+
+    @classmethod
+    def check(cls, settings: AnySettings, setup: Setup) -> None:
+        """Numbers of values of the centre and of the scales; the images are not looked at yet."""
+        dimension = setup.fixed.dimension
+        given_centre(cast(InitializationSettings, settings), setup.fixed)
+        still = cls(cls.identity_parameters(dimension), torch.zeros(dimension, dtype=torch.float64))
+        still.default_scales(settings)
 
     def with_parameters(self, parameters: Parameters) -> Self:
         """The same kind of transform about the same centre."""

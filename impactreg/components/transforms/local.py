@@ -119,8 +119,8 @@ class DifferentiatedLocal(Local):
 
 
 @dataclass(frozen=True)
-class ComposedLocal(Local):
-    """current(before(x)): J = J1 J0 and H_k = J0' H1_k J0 + sum over p of J1_kp H0_p (the chain rule)."""
+class CombinedLocal(Local):
+    """Of a transform on top of the one before it; abstract."""
 
     current: Local
     before: Local
@@ -129,6 +129,10 @@ class ComposedLocal(Local):
     def flat(self) -> bool:  # type: ignore[override]
         """Whether neither bends."""
         return self.current.flat and self.before.flat
+
+
+class ComposedLocal(CombinedLocal):
+    """current(before(x)): J = J1 J0 and H_k = J0' H1_k J0 + sum over p of J1_kp H0_p (the chain rule)."""
 
     @property
     def jacobian(self) -> Jacobians:
@@ -161,17 +165,8 @@ class ComposedLocal(Local):
         return self.current.pull_back(stretch, bend)
 
 
-@dataclass(frozen=True)
-class AddedLocal(Local):
+class AddedLocal(CombinedLocal):
     """current(x) + before(x) - x: J = J1 + J0 - I and H = H1 + H0."""
-
-    current: Local
-    before: Local
-
-    @property
-    def flat(self) -> bool:  # type: ignore[override]
-        """Whether neither bends."""
-        return self.current.flat and self.before.flat
 
     @property
     def jacobian(self) -> Jacobians:

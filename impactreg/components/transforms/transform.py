@@ -77,6 +77,11 @@ class Transform(Component, kind="Transform"):
     def begin(cls, settings: AnySettings, setup: Setup) -> Self:
         """The transform that a registration starts from, placed as the parameter file asks."""
 
+    @classmethod
+    def check(cls, settings: AnySettings, setup: Setup) -> None:
+        """Raises an `ImpactregError` where a registration with these settings could not begin; quick."""
+        cls.begin(settings, setup)
+
     def at_level(self, level: int, settings: AnySettings, setup: Setup) -> Self:
         """The same transform in the form that a resolution asks for (B-splines refine their grid)."""
         del level, settings, setup

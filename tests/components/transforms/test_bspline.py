@@ -248,7 +248,7 @@ def test_the_passive_edge_hardly_moves():
         ({"FinalGridSpacingInVoxels": -4}, "the grid spacing must be positive"),
         ({"GridSpacingSchedule": [1, 0]}, "positive"),
         ({"GridSpacingSchedule": [-2, 1]}, "positive"),
-        ({"UseCyclicTransform": True}, r'\(UseCyclicTransform "true"\) is not in the PyTorch loop'),
+        ({"UseCyclicTransform": True}, r'\(UseCyclicTransform "true"\): it is not in the PyTorch loop'),
         ({"BSplineTransformSplineOrder": 4}, "BSplineTransformSplineOrder"),
         ({"PassiveEdgeWidth": -1}, "PassiveEdgeWidth"),
     ],

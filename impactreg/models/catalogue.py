@@ -1,24 +1,24 @@
-"""Which file a written model path means (files, folders, models made on the spot), and the model cards."""
+"""Which file a written model path means: files, folders, fetched models, and models made on the spot."""
 
-import hashlib
 import logging
 import os
 import tempfile
-import tomllib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import impactreg
 from impactreg.errors import ModelError, OutputError
+from impactreg.models.cards import CardFile, ModelCard, cards, known, names, parts
 from impactreg.models.export import export
+from impactreg.models.fetching import Store
+from impactreg.models.lock import digest, write_whole
 from impactreg.models.mind import MIND, example, variants
+
+__all__ = ["VERSION", "CardFile", "ModelCard", "cache_folder", "cards", "locate", "store"]
 
 # Counts up when a built-in model changes, so that older cached files are left alone.
 VERSION = 2
@@ -27,80 +27,32 @@ LISTED = 2000
 log = logging.getLogger(__name__)
 
 
-class _Card(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CardLayer(_Card):
-    """One layer of feature maps: its channels, and its stride in voxels of the input."""
-
-    channels: int = Field(gt=0)
-    stride: int = Field(default=1, gt=0)
-
-
-class CardFile(_Card):
-    """One model file: its path as parameter files write it, what it takes and what it makes."""
-
-    path: str
-    dimension: Literal[2, 3]
-    input_channels: int = Field(default=1, gt=0)
-    layers: tuple[CardLayer, ...]
-    field_of_view: int = Field(gt=0, description="voxels along each axis that one feature depends on")
-    older_names: tuple[str, ...] = ()
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-
-
-class ModelCard(_Card):
-    """What is known of a family of models: where it comes from, its licence, and its files."""
-
-    family: str
-    title: str
-    description: str
-    citation: str
-    licence: str
-    source: Literal["built-in", "file"]
-    files: tuple[CardFile, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> "ModelCard":
-        """The card of a TOML file; raises `ModelError` with the file, the key and what is wrong with it."""
-        try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ModelError(f"{path}: the model card cannot be read: {error}") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise ModelError(f"{path}: ({key} {first['input']!r}): {first['msg']}") from None
-
-
-def cards() -> tuple[ModelCard, ...]:
-    """The cards that come with the package, by file name."""
-    package = Path(impactreg.__file__).parent
-    folders = (package / "shipped" / "models", package.parent / "models")
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    return tuple(map(ModelCard.read, sorted(folder.glob("*.toml")))) if folder else ()
-
-
 def locate(written: str, *, relative_to: Path | None = None, search: Sequence[Path] = ()) -> Path:
     """The model file that a written path (`ImpactModelsPath`) means.
 
     Tried in this order: the path as written; from the folder `relative_to` (that of the parameter file); its trailing
     parts, longest first, in each folder of `search` and then of the environment variable IMPACTREG_MODELS
-    (`/Data/Models/TS/a.pt` is `DIR/TS/a.pt` or `DIR/a.pt`); built-in models by trailing parts (`MIND/R1D2_3D.pt`),
-    made on the spot and cached. Nothing is downloaded. Raises `ModelError` that tells where it looked, the nearest
-    known names and what to do.
+    (`/Data/Models/TS/a.pt` is `DIR/TS/a.pt` or `DIR/a.pt`); today's name of an older name that a card knows, in these
+    folders (`TS/M730_2_Layers.pt` is `DIR/TS/M730.pt`); what `impactreg models fetch` brought, verified; built-in
+    models by trailing parts (`MIND/R1D2_3D.pt`), made on the spot and cached. Nothing is downloaded. Raises
+    `ModelError` that tells where it looked, the nearest known names and what to do, or that a fetched file changed.
     """
     folders = [*search, *map(Path, filter(None, os.environ.get("IMPACTREG_MODELS", "").split(os.pathsep)))]
     candidates = list(dict.fromkeys(_candidates(written, relative_to, folders)))
-    found = next((path for path in candidates if _is_file(path)), None) or _built_in(written)
+    found = next((path for path in candidates if _is_file(path)), None)
+    found = found or _by_card(written, folders) or _built_in(written)
     if found is None:
         raise ModelError(_not_found(written, candidates, folders))
     return found
 
 
+def store() -> Store:
+    """Where fetched model files are kept."""
+    return Store(cache_folder())
+
+
 def cache_folder() -> Path:
-    """Where built-in models are kept: IMPACTREG_CACHE, else XDG_CACHE_HOME/impactreg, else ~/.cache/impactreg."""
+    """Where models are kept: IMPACTREG_CACHE, else XDG_CACHE_HOME/impactreg, else ~/.cache/impactreg."""
     if own := os.environ.get("IMPACTREG_CACHE"):
         return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
@@ -113,16 +65,22 @@ def _candidates(written: str, relative_to: Path | None, folders: Iterable[Path])
         yield path
         if relative_to is not None:
             yield relative_to / path
-        parts = _parts(written)
+        trailing = parts(written)
         for folder in folders:
-            for first in range(len(parts)):
-                yield folder.expanduser().joinpath(*parts[first:])
+            for first in range(len(trailing)):
+                yield folder.expanduser().joinpath(*trailing[first:])
 
 
-def _parts(written: str) -> tuple[str, ...]:
-    """The parts of a path without its root and steps upwards, which lead nowhere in another folder."""
-    parts = PurePosixPath(written.strip().replace("\\", "/")).parts
-    return tuple(part for part in parts if part not in ("/", "//", "..", "~"))
+def _by_card(written: str, folders: Iterable[Path]) -> Path | None:
+    found = known(written)
+    if found is None or found[0].source == "built-in":
+        return None
+    _, file = found
+    here = next((folder / file.path for folder in folders if _is_file(folder / file.path)), None)
+    path = here or store().find(file)
+    if path is not None and "/".join(parts(written)[-2:]) != file.path:
+        log.info("%s is an older name of %s", written, file.path)
+    return path
 
 
 def _is_file(path: Path) -> bool:
@@ -133,7 +91,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _built_in(written: str) -> Path | None:
-    name = "/".join(_parts(written)[-2:])
+    name = "/".join(parts(written)[-2:])
     if name not in variants():
         return None
     try:
@@ -153,24 +111,15 @@ def _cached(name: str, folder: Path) -> Path:
         log.info("making %s in %s", name, folder)
         # Two processes may do this at once: both write the same bytes, and each file appears whole.
         made = export(MIND(dimension, radius, dilation), path, example=example(dimension), name=name)
-        _write_whole(record, f"{made.sha256}\n")
+        write_whole(record, f"{made.sha256}\n")
     return path
 
 
 def _intact(path: Path, record: Path) -> bool:
     try:
-        return record.read_text(encoding="ascii").strip() == hashlib.sha256(path.read_bytes()).hexdigest()
-    except (OSError, UnicodeDecodeError):
+        return record.read_text(encoding="ascii").strip() == digest(path)
+    except (OSError, UnicodeDecodeError, ModelError):
         return False
-
-
-def _write_whole(path: Path, text: str) -> None:
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 @cache
@@ -179,13 +128,17 @@ def _process_folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 def _not_found(written: str, candidates: Sequence[Path], folders: Sequence[Path]) -> str:
-    known = {*variants(), *(file.path for card in cards() for file in card.files)}
-    for folder in folders:
-        known.update(str(path.relative_to(folder)) for path in islice(folder.glob("**/*.pt"), LISTED))
-    name = "/".join(_parts(written)[-2:])
-    near = get_close_matches(name, sorted(known), 3, 0.5) or ["MIND/R1D2_3D.pt"]
     places = ", ".join(map(str, candidates)) or "nowhere, because the path is empty"
+    start = f"{written}: there is no such model file; looked at {places}"
+    if found := known(written):
+        _, file = found
+        advice = f"{file.path} is known: get it with impactreg models fetch {file.path}"
+        return f"{start}; {advice}, or give the folder that holds it with --models DIR or IMPACTREG_MODELS"
+    others = {*variants(), *names()}
+    for folder in folders:
+        others.update(str(path.relative_to(folder)) for path in islice(folder.glob("**/*.pt"), LISTED))
+    near = get_close_matches("/".join(parts(written)[-2:]), sorted(others), 3, 0.5) or ["MIND/R1D2_3D.pt"]
     return (
-        f"{written}: there is no such model file; looked at {places}; known names near it: {', '.join(near)}; "
+        f"{start}; known names near it: {', '.join(near)}; "
         "give the folder that holds it with --models DIR or IMPACTREG_MODELS, or use a built-in model"
     )

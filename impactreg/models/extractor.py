@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from impactreg.errors import ModelError
+from impactreg.models.archives import check_torchscript
 
 ARGUMENTS = ("an image", "a number of layers", "image statistics", "a direction matrix")
 AXES = {4: "[batch, channel, y, x]", 5: "[batch, channel, z, y, x]"}
@@ -94,9 +94,10 @@ class Extractor:
         """The first `number_of_layers` layers [batch, channel, *space] of an input that already is on the model's grid.
 
         Differentiable where the model is. With `mixed_precision` a CUDA device computes in float16 where that is safe
-        and the layers come back as float32; a CPU has nothing to gain from it and computes as ever. Raises
-        `ModelError` where the model fails or returns something else than enough floating point layers of finite
-        numbers; without `check_values` the numbers are not looked at, for which a CUDA device would have to be waited.
+        and the layers come back as float32; a CPU has nothing to gain from it and computes as ever. A layer of whole
+        numbers, such as the segmentation that ends the published TotalSegmentator models, becomes float32. Raises
+        `ModelError` where the model fails or returns something else than enough layers of finite real numbers;
+        without `check_values` the numbers are not looked at, for which a CUDA device would have to be waited.
         """
         x = x.to(self.device)
         extras = (
@@ -111,7 +112,8 @@ class Extractor:
             raise ModelError(f"{self.name}: the model returns {len(output)} layers; {number_of_layers} are asked for")
         for number, layer in enumerate(output[:number_of_layers]):
             self._check(layer, f"layer {number + 1} of {len(output)}", x, check_values)
-        return [layer.float() if mixed_precision else layer for layer in output[:number_of_layers]]
+        layers = output[:number_of_layers]
+        return [layer.float() if mixed_precision or not layer.is_floating_point() else layer for layer in layers]
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is None:
@@ -141,8 +143,8 @@ class Extractor:
             raise ModelError(
                 f"{self.name}: {which} has the shape {shape}; {needed} is needed for an input of {list(x.shape)}"
             )
-        if not layer.is_floating_point():
-            raise ModelError(f"{self.name}: {which} has the type {layer.dtype}; floating point numbers are needed")
+        if layer.is_complex() or layer.is_quantized:
+            raise ModelError(f"{self.name}: {which} has the type {layer.dtype}; real numbers are needed")
         if check_values and not _finite(layer):
             cause = "" if _finite(x) else ", as has its input"
             raise ModelError(f"{self.name}: {which} has values that are not finite numbers{cause}")
@@ -172,7 +174,7 @@ class _FileVersion(NamedTuple):
 @lru_cache(maxsize=16)
 def _load(version: _FileVersion, device: str, name: str) -> Extractor:
     path = version.path
-    _check_archive(path, name)
+    check_torchscript(path, name)
     try:
         with torchscript():
             module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
@@ -192,17 +194,6 @@ def _load(version: _FileVersion, device: str, name: str) -> Extractor:
 
 def _reload(path: Path, device: str, name: str) -> Extractor:
     return Extractor.load(path, device, name=name)
-
-
-def _check_archive(path: Path, name: str) -> None:
-    advice = "a TorchScript file is needed, made with torch.jit.script or impactreg.models.export"
-    if not zipfile.is_zipfile(path):
-        raise ModelError(f"{name}: {path} is no TorchScript file, or a truncated one; {advice}")
-    with zipfile.ZipFile(path) as archive:
-        members = {member.partition("/")[2] for member in archive.namelist()}
-    if "constants.pkl" not in members:
-        what = "weights or a pickled module without code" if "data.pkl" in members else "another kind of archive"
-        raise ModelError(f"{name}: {path} holds {what}; {advice}")
 
 
 def _number_of_arguments(module: nn.Module, name: str) -> int:

@@ -1,15 +1,17 @@
 """Where a written model path leads, the cache of built-in models, and the cards."""
 
 import multiprocessing
+from datetime import date
 from pathlib import Path
 
 import pytest
 import torch
 
-from impactreg.errors import ModelError, OutputError
+from impactreg.errors import ModelError
 from impactreg.models import catalogue
-from impactreg.models.catalogue import CardFile, ModelCard, cache_folder, cards, locate
+from impactreg.models.catalogue import CardFile, cache_folder, cards, locate
 from impactreg.models.extractor import Extractor
+from impactreg.models.lock import Record, digest
 from impactreg.models.mind import MIND, variants
 
 
@@ -116,11 +118,6 @@ def test_a_cache_that_cannot_be_written_gives_way_to_a_folder_of_the_process(tmp
     assert "cannot be written; MIND/R1D1_2D.pt is made again in each process" in caplog.text
 
 
-def test_a_record_that_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(OutputError, match="cannot be written: No such file or directory"):
-        catalogue._write_whole(tmp_path / "none" / "a.sha256", "text")
-
-
 def _locate(name: str) -> bytes:
     return locate(name).read_bytes()
 
@@ -144,17 +141,45 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch):
 
 
 def test_a_model_that_is_nowhere_is_told_with_places_names_and_advice(tmp_path):
-    put(tmp_path, "models/TS/M731.pt")
+    put(tmp_path, "models/nets/unet.pt")
     with pytest.raises(ModelError) as error:
-        locate("/Data/Models/TS/M730.pt", relative_to=tmp_path / "maps", search=[tmp_path / "models"])
+        locate("/Data/Models/nets/unit.pt", relative_to=tmp_path / "maps", search=[tmp_path / "models"])
     message = str(error.value)
     assert message.startswith(
-        "/Data/Models/TS/M730.pt: there is no such model file; looked at /Data/Models/TS/M730.pt, "
+        "/Data/Models/nets/unit.pt: there is no such model file; looked at /Data/Models/nets/unit.pt, "
     )
-    assert f"{tmp_path}/models/TS/M730.pt, {tmp_path}/models/M730.pt" in message
-    assert "known names near it: TS/M731.pt" in message
+    assert f"{tmp_path}/models/nets/unit.pt, {tmp_path}/models/unit.pt" in message
+    assert "known names near it: nets/unet.pt" in message
     assert "--models DIR or IMPACTREG_MODELS" in message
     assert "\n" not in message
+
+
+def test_a_known_model_that_is_not_here_names_the_command_that_gets_it(tmp_path):
+    with pytest.raises(ModelError, match=r"impactreg models fetch TS/M730\.pt, or give the folder that holds it"):
+        locate("/Data/Models/TS/M730_2_Layers.pt", search=[tmp_path])
+
+
+def test_an_older_name_is_found_under_todays_name(tmp_path, caplog):
+    caplog.set_level("INFO")
+    today = put(tmp_path, "models/TS/M730.pt")
+    assert locate("/Data/Models/TS/M730_2_Layers.pt", search=[tmp_path / "models"]) == today
+    assert "/Data/Models/TS/M730_2_Layers.pt is an older name of TS/M730.pt" in caplog.text
+    older = put(tmp_path, "models/TS/M730_2_Layers.pt")
+    assert locate("/Data/Models/TS/M730_2_Layers.pt", search=[tmp_path / "models"]) == older
+
+
+def test_a_fetched_model_is_found_and_verified(tmp_path):
+    path = put(tmp_path, "cache/fetched/TS/M730.pt")
+    with pytest.raises(ModelError, match="nothing is recorded of this file"):
+        locate("TS/M730.pt")
+    record = Record(sha256=digest(path), size=path.stat().st_size, date=date(2026, 1, 1))
+    catalogue.store().lock.put("TS/M730.pt", record)
+    assert locate("/Data/Models/TS/M730_2_Layers.pt") == path
+    own = put(tmp_path, "models/TS/M730.pt")
+    assert locate("TS/M730.pt", search=[tmp_path / "models"]) == own
+    path.write_text("another model")
+    with pytest.raises(ModelError, match="has changed since it was fetched"):
+        locate("TS/M730.pt")
 
 
 @pytest.mark.parametrize("written", ["", "  ", "/", "a\0b.pt", "x" * 5000, "MIND/R9D9.pt", "~nobody/a.pt"])
@@ -177,18 +202,3 @@ def test_cards_are_values():
     (card, *_) = cards()
     assert card == cards()[0]
     assert isinstance(card.files[0], CardFile)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("family = ", r"card\.toml: the model card cannot be read: Invalid value"),
-        ('family = "A"\ntitel = "B"', r"card\.toml: \(title "),
-        ("\xff", r"card\.toml: the model card cannot be read: "),
-    ],
-)
-def test_a_wrong_card_is_told_with_its_key(tmp_path, text, message):
-    (tmp_path / "card.toml").write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError, match=message) as error:
-        ModelCard.read(tmp_path / "card.toml")
-    assert "\n" not in str(error.value)

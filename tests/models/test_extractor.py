@@ -83,7 +83,12 @@ class Empty(nn.Module):
 
 class Labels(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [x.long()]
+        return [x.long(), x > 0]
+
+
+class Waves(nn.Module):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [torch.fft.fftn(x)]
 
 
 class Root(nn.Module):
@@ -153,7 +158,7 @@ class _Listed(nn.Module):
         (Flat(), 2, "net.pt: layer 2 of 2 has the shape [1, 1, 60]; [batch, channel, z, y, x] with batch 1 is needed"),
         (OtherBatch(), 1, "net.pt: layer 1 of 1 has the shape [2, 1, 3, 4, 5]; [batch, channel, z, y, x] with batch 1"),
         (Empty(), 1, "net.pt: layer 1 of 1 has the shape [1, 1, 0, 4, 5]"),
-        (Labels(), 1, "net.pt: layer 1 of 1 has the type torch.int64; floating point numbers are needed"),
+        (Waves(), 1, "net.pt: layer 1 of 1 has the type torch.complex64; real numbers are needed"),
         (Root(), 2, "net.pt: layer 2 of 2 has values that are not finite numbers"),
         (Infinite(), 1, "net.pt: layer 1 of 1 has values that are not finite numbers"),
     ],
@@ -164,6 +169,13 @@ def test_a_broken_contract_is_one_clear_line(load, module, number, message):
         load(module).layers(X, number, STATISTICS, EYE)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_become_floating_point_ones(load):
+    found = load(Labels()).layers(X, 2, STATISTICS, EYE)
+    assert [layer.dtype for layer in found] == [torch.float32, torch.float32]
+    torch.testing.assert_close(found[0], X.trunc())
+    torch.testing.assert_close(found[1], (X > 0).float())
 
 
 def test_a_layer_that_is_not_asked_for_may_be_anything(load):

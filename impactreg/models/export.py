@@ -49,12 +49,14 @@ def export(
     example: Float[Tensor, "batch channel *space"],
     name: str,
     method: Method = "script",
+    layers: tuple[Layer, ...] | None = None,
 ) -> ExportReport:
     """Writes a module as a TorchScript file, whole or not at all, and tells what it holds.
 
     The saved file is loaded again and compared with the module (1e-5 of each layer's range): for `example` and for an
     input twice as large along each axis, for every number of layers, and with as few arguments as its defaults allow.
     "script" keeps the choices that the module makes; "trace" is for modules that cannot be scripted, and fixes them.
+    `layers` tells where the layers lie, if that is known; measuring it can take minutes for a large network.
     Raises `ModelError` where the module cannot be compiled, breaks the contract or differs from its file, and
     `OutputError` where `path` cannot be written.
     """
@@ -63,9 +65,10 @@ def export(
         content = _saved(_compiled(original, example, name, method))
     with _temporary(path, content) as draft:
         extractor = Extractor.load(draft, name=name)
-        layers = _checked(original, extractor, example.detach().cpu(), method)
+        _check(original, extractor, example.detach().cpu(), method)
+        found = layers or _measured(original, extractor, example.detach().cpu())
         draft.replace(path)
-    return ExportReport(path, hashlib.sha256(content).hexdigest(), method, extractor.arguments, layers)
+    return ExportReport(path, hashlib.sha256(content).hexdigest(), method, extractor.arguments, found)
 
 
 def _compiled(module: nn.Module, example: Tensor, name: str, method: Method) -> torch.jit.ScriptModule:
@@ -110,7 +113,7 @@ def _temporary(path: Path, content: bytes) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _checked(module: nn.Module, extractor: Extractor, example: Tensor, method: Method) -> tuple[Layer, ...]:
+def _check(module: nn.Module, extractor: Extractor, example: Tensor, method: Method) -> None:
     larger = example.repeat(1, 1, *[2] * (example.ndim - 2))
     with torch.no_grad():
         number = _largest(module, example)
@@ -121,6 +124,11 @@ def _checked(module: nn.Module, extractor: Extractor, example: Tensor, method: M
                 _compare(module, extractor, given, wanted, method)
         for count in _fewer_arguments(extractor):
             _compare(module, extractor, _arguments(example, number)[:count], 1, method)
+
+
+def _measured(module: nn.Module, extractor: Extractor, example: Tensor) -> tuple[Layer, ...]:
+    with torch.no_grad():
+        number = _largest(module, example)
         layers = extractor.layers(example, number, *_arguments(example, number)[2:])
     shape, axes = tuple(example.shape[2:]), range(example.ndim - 2)
     direction: Matrix = tuple(tuple(float(row == column) for column in axes) for row in axes)

@@ -14,6 +14,7 @@ from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.nifti import read_nifti, write_nifti
 from impactreg.images.pixels import Array, cast, natural_type, numpy_type, tensor_of
+from impactreg.images.storage import Storage
 from impactreg.images.voxel_files import write_metaimage, write_nrrd
 from impactreg.images.whole import whole_file
 
@@ -52,12 +53,12 @@ _ITK_TYPES = {
 }
 
 
-def read_image(path: FilePath, *, name: str = "image") -> Image:
+def read_image(path: FilePath, *, name: str = "image", storage: Storage | None = None) -> Image:
     """The image in a file, or in a folder with one DICOM series, with the geometry that ITK (so elastix) gives it.
 
     NIfTI is read by nibabel, everything else by ITK, whose import takes some seconds. Values keep their type where
-    torch has it. `name` says in messages what the image is for. Raises `ImageError` in one line for what is missing,
-    damaged or unsupported.
+    torch has it. `name` says in messages what the image is for. An uncompressed NIfTI file larger than what `storage`
+    keeps in memory stays on the disk. Raises `ImageError` in one line for what is missing, damaged or unsupported.
     """
     file = Path(path)
     try:
@@ -67,7 +68,7 @@ def read_image(path: FilePath, *, name: str = "image") -> Image:
             raise ImageError("the file is empty")
         if file.is_dir():
             return _read_series(file)
-        return read_nifti(file) if file.name.lower().endswith((".nii", ".nii.gz")) else _read_by_itk(file)
+        return read_nifti(file, storage) if file.name.lower().endswith((".nii", ".nii.gz")) else _read_by_itk(file)
     except (ImageError, OSError) as error:
         reason = str(error) if isinstance(error, ImageError) else error.strerror or str(error)
         raise ImageError(f"{path}: {'' if name == 'image' else name + ': '}{reason}") from error

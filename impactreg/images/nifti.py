@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from impactreg.errors import ImageError, OutputError
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.pixels import Array, cast, natural_type, tensor_of
+from impactreg.images.storage import Storage, slabs
 
 Matrix = npt.NDArray[np.float64]
 
@@ -22,18 +24,22 @@ _FLIP: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DEFLATE_LIMIT = 1100  # gzip cannot shrink further than about 1 : 1032
 
 
-def read_nifti(path: Path) -> Image:
-    """The image in a .nii or .nii.gz file; raises `ImageError` for what is no such file or cannot be registered."""
+def read_nifti(path: Path, storage: Storage | None = None) -> Image:
+    """The image in a .nii or .nii.gz file; raises `ImageError` for what is no such file or cannot be registered.
+
+    With `storage`, an uncompressed file larger than that keeps in memory stays on the disk, and its voxels are read
+    when they are used.
+    """
     nibabel = _nibabel()
     try:
         loaded = nibabel.load(path, mmap=False)
         _check_length(path, loaded)
         with nibabel.openers.ImageOpener(os.fspath(path)) as opened:
             written = type(loaded.header).from_fileobj(opened, check=False)  # nibabel mends and forgets some of it
-        raw = np.asanyarray(loaded.dataobj.get_unscaled())
+        raw = _raw(path, loaded, storage)
         signs = np.where(written["pixdim"][1:4] < 0, -1.0, 1.0)
-        return _image(loaded.header, raw, float(written["scl_slope"]), float(written["scl_inter"]), signs)
-    except ImageError:
+        return _image(loaded.header, raw, float(written["scl_slope"]), float(written["scl_inter"]), signs, storage)
+    except (ImageError, OutputError):
         raise
     except Exception as error:  # whatever a damaged header makes nibabel's parser trip over, the file is what is wrong
         raise ImageError(
@@ -79,6 +85,15 @@ def write_nifti(image: Image, path: Path, pixel_type: "np.dtype[np.generic]") ->
         raise OutputError(f"NIfTI cannot hold this image ({error}): choose another format") from error
 
 
+def _raw(path: Path, loaded: Any, storage: Storage | None) -> Array:
+    data = loaded.dataobj
+    size = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
+    # an .img beside its .hdr is left to nibabel
+    if storage is None or path.suffix.lower() != ".nii" or not storage.exceeded_by(size):
+        return np.asanyarray(data.get_unscaled())
+    return storage.of_file(path, data.dtype, int(data.offset), data.shape[::-1]).T
+
+
 def _nibabel() -> Any:
     # imported late because it is slow, and untyped because its own annotations cover half of it
     return import_module("nibabel")
@@ -92,15 +107,30 @@ def _laid_out(values: Array) -> Array:
     return vectors
 
 
-def _image(header: Any, raw: Array, slope: float, inter: float, signs: Matrix | None = None) -> Image:
+def _image(
+    header: Any, raw: Array, slope: float, inter: float, signs: Matrix | None = None, storage: Storage | None = None
+) -> Image:
     dimension, channels = _meaning(header, raw)
     size = raw.shape[:dimension]
-    values = _scaled(raw.reshape(*size, channels), slope, inter).transpose()
-    data = tensor_of(np.ascontiguousarray(values))
+    data = _values(raw.reshape(*size, channels), slope, inter, storage)
     if int(header["intent_code"]) == _DISPLACEMENT and channels > 1:
         # this intent promises vectors in RAS, where ITK's own vector images are in LPS
         data = torch.cat([-data[:2].to(torch.promote_types(data.dtype, torch.float32)), data[2:]])
     return Image(data, _grid(header, size, signs))
+
+
+def _values(raw: Array, slope: float, inter: float, storage: Storage | None) -> Tensor:
+    def converted(part: slice) -> Tensor:
+        return tensor_of(np.ascontiguousarray(_scaled(raw[..., part, :], slope, inter).transpose()))
+
+    first = converted(slice(0, 1))
+    as_stored = _scaling(slope, inter) == (1.0, 0.0) and first.numpy().dtype == raw.dtype
+    if storage is None or as_stored or not storage.exceeded_by(raw.size * first.dtype.itemsize):
+        return converted(slice(None))
+    data = storage.zeros(raw.shape[::-1], first.dtype)
+    for part in slabs(raw.shape[-2], first.nbytes):
+        data[:, part] = converted(part)
+    return data
 
 
 def _meaning(header: Any, raw: Array) -> tuple[int, int]:
@@ -122,12 +152,18 @@ def _meaning(header: Any, raw: Array) -> tuple[int, int]:
 
 
 def _scaled(raw: Array, slope: float, inter: float) -> Array:
-    slope, inter = (value if np.isfinite(value) else 0.0 for value in (slope, inter))
-    slope = slope if abs(slope) > np.finfo(float).eps else 1.0
-    if abs(slope - 1) <= np.finfo(float).eps and abs(inter) <= np.finfo(float).eps:
+    slope, inter = _scaling(slope, inter)
+    if (slope, inter) == (1.0, 0.0):
         return raw
     result = raw.dtype if raw.dtype.kind == "f" else np.dtype(np.float32)
     return (raw.astype(result).astype(np.float64) * slope + inter).astype(result.newbyteorder("="))
+
+
+def _scaling(slope: float, inter: float) -> tuple[float, float]:
+    slope, inter = (value if np.isfinite(value) else 0.0 for value in (slope, inter))
+    epsilon = np.finfo(float).eps
+    slope = slope if abs(slope) > epsilon else 1.0
+    return (1.0, 0.0) if abs(slope - 1) <= epsilon and abs(inter) <= epsilon else (slope, inter)
 
 
 def _grid(header: Any, size: tuple[int, ...], signs: Matrix | None) -> Grid:

@@ -1,7 +1,7 @@
 """MetaImage (.mha, .mhd) and NRRD (.nrrd) files, written with every pixel type and in full precision."""
 
-import gzip
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.pixels import Array, cast
+from impactreg.images.storage import slabs
 from impactreg.images.whole import whole_file
 
 _META_TYPES = {
@@ -27,33 +28,49 @@ _META_TYPES = {
 
 def write_metaimage(image: Image, path: Path, pixel_type: "np.dtype[np.generic]", *, compress: bool) -> None:
     """Writes .mha, or .mhd with its voxels beside it in a .raw (compressed: .zraw) file; whole or not at all."""
-    voxels = _bytes(image, pixel_type)
-    voxels = zlib.compress(voxels, 2) if compress else voxels
+    # The header tells the length of compressed voxels, so these are held in memory; others are written slab by slab.
+    voxels = [zlib.compress(b"".join(_pieces(image, pixel_type)), 2)] if compress else _pieces(image, pixel_type)
+    length = len(voxels[0]) if isinstance(voxels, list) else None
     if path.suffix.lower() == ".mha":
-        header = _meta_header(image, pixel_type, "LOCAL", len(voxels) if compress else None)
+        header = _meta_header(image, pixel_type, "LOCAL", length)
         with whole_file(path) as draft:
-            draft.write_bytes(header + voxels)
+            _write(draft, header, voxels)
         return
     beside = path.with_suffix(".zraw" if compress else ".raw")
-    header = _meta_header(image, pixel_type, beside.name, len(voxels) if compress else None)
+    header = _meta_header(image, pixel_type, beside.name, length)
     with whole_file(path) as draft:
         draft.write_bytes(header)
         with whole_file(beside) as raw:
-            raw.write_bytes(voxels)
+            _write(raw, b"", voxels)
 
 
 def write_nrrd(image: Image, path: Path, pixel_type: "np.dtype[np.generic]", *, compress: bool) -> None:
     """Writes .nrrd with attached voxels; whole or not at all."""
-    voxels = _bytes(image, pixel_type)
-    voxels = gzip.compress(voxels, 2, mtime=0) if compress else voxels
     header = _nrrd_header(image.grid, image.channels, pixel_type, "gzip" if compress else "raw")
+    pieces = _pieces(image, pixel_type)
     with whole_file(path) as draft:
-        draft.write_bytes(header + voxels)
+        _write(draft, header, _gzipped(pieces) if compress else pieces)
 
 
-def _bytes(image: Image, pixel_type: "np.dtype[np.generic]") -> bytes:
-    values: Array = image.data.detach().cpu().movedim(0, -1).contiguous().numpy()
-    return cast(values, pixel_type).astype(pixel_type.newbyteorder("<"), copy=False).tobytes()
+def _write(path: Path, header: bytes, voxels: Iterable[bytes]) -> None:
+    with path.open("wb") as file:
+        file.write(header)
+        file.writelines(voxels)
+
+
+def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(2, wbits=zlib.MAX_WBITS | 16)
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
+
+
+def _pieces(image: Image, pixel_type: "np.dtype[np.generic]") -> Iterator[bytes]:
+    """The voxels in their order in a file, channels first: an image may be larger than memory."""
+    data = image.data.detach()
+    for part in slabs(data.shape[1], data[:, 0].numel() * pixel_type.itemsize):
+        values: Array = data[:, part].cpu().movedim(0, -1).contiguous().numpy()
+        yield cast(values, pixel_type).astype(pixel_type.newbyteorder("<"), copy=False).tobytes()
 
 
 def _meta_header(

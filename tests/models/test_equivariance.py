@@ -1,0 +1,38 @@
+"""Periods of networks."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from impactreg.models.contract import listed
+from impactreg.models.equivariance import periods
+from impactreg.models.extractor import Extractor
+from impactreg.models.geometry import measure
+
+AXES = ((1.0, 0.0), (0.0, 1.0))
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean([2, 3], keepdim=True)
+
+
+def found(module: nn.Module) -> tuple[int | None, ...]:
+    extractor = listed(Extractor.of(module))
+    with torch.no_grad():
+        layers = extractor.layers(torch.randn(1, 1, 64, 64), 1, (0, 1, 0, 1), AXES)
+    return periods(extractor, (64, 64), 1, measure(extractor, (64, 64), layers, 1, AXES), AXES)
+
+
+@pytest.mark.parametrize(
+    ("module", "period"),
+    [
+        (nn.Conv2d(1, 2, 3, padding=1), 1),
+        (nn.Conv2d(1, 2, 3, stride=2, padding=1), 2),
+        (nn.Sequential(nn.Conv2d(1, 4, 2, stride=2), nn.ConvTranspose2d(4, 1, 2, stride=2)), 2),
+        (nn.Sequential(nn.AvgPool2d(8), nn.Upsample(scale_factor=8.0)), 8),
+        (Mean(), None),
+    ],
+)
+def test_the_period_is_the_step_of_the_coarsest_grid(module, period):
+    assert found(module) == (period,)

@@ -154,7 +154,7 @@ def _read_csv(text: str, where: str) -> Rows:
     separator = next((s for s in (",", ";", "\t") if s in lines[0][1]), ",")
     names = [word.strip().strip('"').lower() for word in lines[0][1].split(separator)]
     chosen = [names.index(axis) for axis in "xyz" if axis in names]
-    if any(any(c.isalpha() for c in name) and name not in ("nan", "inf") for name in names):
+    if not all(map(_is_number, names)) and any(c.isalpha() for name in names for c in name):
         if len(chosen) < 2:
             raise PointsError(
                 f"{where}:{lines[0][0]}: columns named x, y and z are needed, but they are named {', '.join(names)}"
@@ -168,6 +168,14 @@ def _read_csv(text: str, where: str) -> Rows:
     return [
         [_number(row[c], f"{where}:{number}") for c in columns] for (number, _), row in zip(lines, rows, strict=True)
     ]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_vtk(content: bytes, where: str) -> Rows:

@@ -42,6 +42,7 @@ def write(tmp_path: Path, name: str, text: str) -> Path:
 
 def test_a_csv_file_may_have_names_other_columns_and_other_separators(tmp_path: Path) -> None:
     assert read_points(write(tmp_path, "a.csv", "1,2,3\n4,5,6\n")).points.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert read_points(write(tmp_path, "a.csv", "1e0,-2.0e+01,3\n")).points.tolist() == [[1, -20, 3]]
     text = 'label;"Z";"X";"Y"\ntip;3;1;2\n\n# a comment\nend;6;4;5\n'
     assert read_points(write(tmp_path, "a.csv", text)).points.tolist() == [[1, 2, 3], [4, 5, 6]]
 

@@ -31,10 +31,11 @@ _TAKEN = "a path, a transform, ParameterMaps, a Result, a 4 x 4 or 3 x 3 matrix,
 def as_transform(anything: Any) -> Combination:
     """A transform from anything that is one.
 
-    That is the path of a TransformParameters or ITK transform file, a `Combination` or single transform, a
-    `ParameterMap` or a list of them (a chain), what `register` or `transformix` returned, a homogeneous matrix (array
-    or tensor, see `from_matrix`), or a transform object of itk or SimpleITK, composites and displacement fields among
-    them. Raises `TransformError` in one line for what is none of these or cannot be read.
+    That is the path of a TransformParameters file, an ITK transform file or a displacement field in millimetres, a
+    `Combination` or single transform, a `ParameterMap` or a list of them (a chain), what `register` or `transformix`
+    returned, a homogeneous matrix (array or tensor, see `from_matrix`), or a transform object of itk or SimpleITK,
+    composites and displacement fields among them. Raises `TransformError` in one line for what is none of these or
+    cannot be read.
     """
     if isinstance(anything, Combination):
         return anything
@@ -99,7 +100,7 @@ def to_itk_transform(transform: Any) -> Any:
     `transform` is whatever `as_transform` takes. Linear transforms that ITK lacks become affine. Raises
     `TransformError` for what ITK cannot hold.
     """
-    return itk_transform_of(itk_text.itk_text(_itk_members(as_transform(transform))))
+    return itk_transform_of(itk_text.itk_text(itk_members(as_transform(transform))))
 
 
 def to_sitk_transform(transform: Any) -> Any:
@@ -111,7 +112,7 @@ def to_sitk_transform(transform: Any) -> Any:
         library = import_module("SimpleITK")
     except ImportError:
         raise MissingExtra("SimpleITK is not installed: pip install SimpleITK") from None
-    text = itk_text.itk_text(_itk_members(as_transform(transform)))
+    text = itk_text.itk_text(itk_members(as_transform(transform)))
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "transform.tfm"
         plain.write_text(text, encoding="utf-8")
@@ -122,7 +123,11 @@ def to_sitk_transform(transform: Any) -> Any:
     return read.Downcast() if hasattr(read, "Downcast") else read
 
 
-def _itk_members(combination: Combination) -> list[ItkTransform]:
+def itk_members(combination: Combination) -> list[ItkTransform]:
+    """A chain as ITK holds it: one transform, or a composite and its members, the one applied first last.
+
+    Linear transforms that ITK lacks become affine. Raises `TransformError` for what ITK cannot hold.
+    """
     chain = combination.chain()
     if any(not each.compose for each in chain[1:]):
         if not all(each.current.linear for each in chain):

@@ -14,6 +14,7 @@ from impactreg.components.resampling import Output
 from impactreg.components.transforms import bspline, itk_text, linear, rotating
 from impactreg.components.transforms.cyclic import CyclicBSplineTransform
 from impactreg.components.transforms.displacement import DeformationFieldTransform
+from impactreg.components.transforms.displacement_files import is_field_file, read_field
 from impactreg.components.transforms.itk_text import ItkTransform
 from impactreg.components.transforms.reading import dimension_of, existing_file
 from impactreg.components.transforms.transform import Combination, Transform
@@ -67,10 +68,20 @@ def read_transform(source: "PathLike | Combination | ParameterMap | Sequence[Par
         return _chain_from_map(source[0])
     combination: Combination | None = None
     for each in source:
-        combination = _on_top(each, combination)
+        combination = on_top(each, combination)
     if combination is None:
         raise TransformError("a list of transform parameter maps needs at least one map")
     return combination
+
+
+def on_top(parameter_map: ParameterMap, before: Combination | None) -> Combination:
+    """The transform in a transform parameter map, applied after `before`; raises `TransformError`."""
+    try:
+        transforms = _transforms(parameter_map)
+    except (ImageError, ValueError) as error:
+        raise TransformError(f"{parameter_map.name}: {error}") from error
+    compose = parameter_map.first("HowToCombineTransforms", "Compose") == "Compose"
+    return _stacked(transforms, before, compose=compose, where=parameter_map.name)
 
 
 def transform_map(
@@ -193,10 +204,10 @@ def write_itk(path: Path, transforms: Sequence[ItkTransform]) -> None:
 
 
 def is_itk_file(path: Path) -> bool:
-    """Whether a file is one of ITK's transform files; raises `TransformError` where there is no file."""
+    """Whether a file is one of ITK's transform files or displacement fields; raises `TransformError` for no file."""
     if not path.is_file():
         raise TransformError(f"{path}: there is no such transform file")
-    return itk_text.is_itk_text(path) or path.suffix in (".h5", ".hdf5", ".mat", ".tfm")
+    return is_field_file(path) or itk_text.is_itk_text(path) or path.suffix in (".h5", ".hdf5", ".mat", ".tfm")
 
 
 def _blocks(content: ParameterMap) -> dict[str, list[str]]:
@@ -227,7 +238,7 @@ def _chain_from_map(last: ParameterMap) -> Combination:
         maps.append(ParameterMap.read(path))
         seen.append(path.resolve())
     for each in reversed(maps):
-        combination = _on_top(each, combination)
+        combination = on_top(each, combination)
     return cast(Combination, combination)
 
 
@@ -238,15 +249,6 @@ def _initial_file(parameter_map: ParameterMap) -> Path | None:
         logger.warning("%s: %s is an old spelling: write %s", parameter_map.where(key), _OLD_INITIAL, _INITIAL)
     name = parameter_map.first(key)
     return None if name in ("", NO_INITIAL) else existing_file(parameter_map, key)
-
-
-def _on_top(parameter_map: ParameterMap, before: Combination | None) -> Combination:
-    try:
-        transforms = _transforms(parameter_map)
-    except (ImageError, ValueError) as error:
-        raise TransformError(f"{parameter_map.name}: {error}") from error
-    compose = parameter_map.first("HowToCombineTransforms", "Compose") == "Compose"
-    return _stacked(transforms, before, compose=compose, where=parameter_map.name)
 
 
 def _stacked(transforms: Iterable[Transform], before: Combination | None, *, compose: bool, where: str) -> Combination:
@@ -290,6 +292,8 @@ def _from_itk_keys(name: str, parameter_map: ParameterMap) -> Transform:
 
 
 def _transforms_in_itk_file(path: Path) -> list[Transform]:
+    if is_field_file(path):
+        return [read_field(path)]
     if itk_text.is_itk_text(path) or path.suffix in (".tfm", ".txt"):
         return itk_text.from_itk(itk_text.read_itk_text(path), str(path))
     found = [ItkTransform(*each) for each in read_itk_transform(path)]

@@ -1,6 +1,6 @@
 """Draw what tools/demo has made, as tools/demo.png: both images, the result, and checkerboards before and after.
 
-Usage: python tools/demo_picture.py [FOLDER]; needs matplotlib (pip install .[report]).
+Usage: python tools/demo_picture.py [FOLDER]; needs matplotlib.
 """
 
 from __future__ import annotations

@@ -16,8 +16,14 @@ from impactreg.errors import ImpactregError
 
 VERBS = {
     "register": ("impactreg.cli.register", "registers a moving image to a fixed one; meant when there is no verb"),
-    "components": ("impactreg.cli.components", "tells what a parameter file can name, and the keys of each component"),
     "transformix": ("impactreg.cli.transformix", "applies a transform to an image or to points"),
+    "convert-transform": ("impactreg.cli.convert_transform", "writes a transform as another kind of file"),
+    "evaluate": ("impactreg.cli.evaluate", "tells how good a registration is, from landmarks and labels"),
+    "report": ("impactreg.cli.report", "shows a finished registration as one HTML page"),
+    "components": ("impactreg.cli.components", "tells what a parameter file can name, and the keys of each component"),
+    "features": ("impactreg.cli.features", "runs a model over a whole image: feature maps, labels, synthesis"),
+    "models": ("impactreg.cli.models", "lists, fetches, describes, checks and makes models"),
+    "completion": ("impactreg.cli.completion", "prints what makes a shell complete verbs and flags"),
 }
 """Each verb, the module with its `run(arguments)`, and what it does. A new verb is one line here and one module."""
 
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _complain(f"{error}; see impactreg --help", 2)
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        return _complain(f"interrupted{_how_to_go_on(arguments)}", 130)
     except BrokenPipeError:
         # What is left in stdout's buffer would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +57,11 @@ def _verb(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     if arguments[0] not in VERBS:
         raise UsageError(f"there is no verb {arguments[0]}{nearest(arguments[0], list(VERBS))}")
     return arguments[0], arguments[1:]
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    """A registration with an output folder can be taken up again."""
+    return "; add --resume to go on" if "-out" in arguments and "-f" in arguments else ""
 
 
 def _one_line(error: Exception) -> str:

@@ -15,15 +15,29 @@ class UsageError(Exception):
     """A command line that cannot be understood; the message is one line."""
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Each flag on one line where it can be: `--models DIR ...`, not `--models DIR [DIR ...]`."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        written = super()._format_args(action, default_metavar)
+        return re.sub(r"^(\S+) \[\1 \.\.\.\]$", r"\1 ...", written)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with elastix's single-dash words: no abbreviations, and nothing glued to a short flag.
 
     argparse reads a mistyped `-fmask k` as `-f mask` and a stray `k`; here it is an unknown flag.
     """
 
-    def __init__(self, prog: str, caption: str, epilog: str = "") -> None:
-        form = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=prog, description=caption, epilog=epilog, allow_abbrev=False, formatter_class=form)
+    def __init__(self, prog: str, caption: str, epilog: str = "", usage: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=caption,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=partial(_Help, max_help_position=27),
+        )
         self.needed: dict[str, str] = {}
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -58,8 +72,9 @@ def nearest(written: str, known: Sequence[str]) -> str:
 
 def registration_parser(caption: str, epilog: str) -> Parser:
     """The flags of `impactreg`."""
-    parser = Parser("impactreg", caption, epilog)
-    parser.needed = {"fixed": "-f", "moving": "-m", "parameters": "-p"}
+    usage = "impactreg -f FIXED -m MOVING [-p MAP ...] -out DIR [flags]\n       impactreg VERB [flags]"
+    parser = Parser("impactreg", caption, epilog, usage)
+    parser.needed = {"fixed": "-f", "moving": "-m"}
     _add_registration_flags(parser)
     _add_our_flags(parser)
     _add_common_flags(parser)
@@ -76,7 +91,7 @@ def transformix_parser(caption: str) -> Parser:
         metavar="FILE",
         type=Path,
         required=True,
-        help="TransformParameters file or ITK transform file",
+        help="TransformParameters file, ITK transform file or displacement field",
     )
     add("-out", dest="output", metavar="DIR", type=Path, required=True, help="output folder; made if it is missing")
     add("-in", dest="image", metavar="IMAGE", help="moving image to be deformed")
@@ -132,7 +147,7 @@ def numbered(options: argparse.Namespace, name: str) -> list[str]:
 
 
 _NUMBERED = {
-    "fixed": ("f", "FIXED", "fixed image: a file, or a folder with a DICOM series"),
+    "fixed": ("f", "FIXED", "fixed image: a file, or a folder of DICOM files"),
     "moving": ("m", "MOVING", "moving image"),
     "fixed_mask": ("fMask", "MASK", "mask of the fixed image"),
     "moving_mask": ("mMask", "MASK", "mask of the moving image"),
@@ -168,7 +183,7 @@ def _add_registration_flags(parser: Parser) -> None:
         metavar="MAP",
         action="extend",
         nargs="+",
-        help="parameter file or name of a shipped one; several are run one after the other",
+        help="parameter file or name of a shipped one; several run in turn (rigid, mind-bspline)",
     )
     add("-out", dest="output", metavar="DIR", type=Path, help="output folder; made if it is missing")
     _add_numbered(add, "fixed_mask")
@@ -180,13 +195,13 @@ def _add_registration_flags(parser: Parser) -> None:
         dest="initial",
         metavar="FILE",
         type=Path,
-        help="transform to start from: TransformParameters file or ITK transform file",
+        help="transform to start from: TransformParameters or ITK transform file, field",
     )
 
 
 def _add_our_flags(parser: Parser) -> None:
     add = parser.add_argument_group("impactreg's flags").add_argument
-    add("--device", metavar="cpu|cuda[:N]", help="where to compute; by default what ImpactGPU says")
+    add("--device", metavar="DEVICE", help="cpu, cuda or cuda:1; by default what ImpactGPU says")
     add(
         "--models",
         metavar="DIR",
@@ -198,18 +213,27 @@ def _add_our_flags(parser: Parser) -> None:
     )
     add(
         "--engine",
+        metavar="NAME",
         choices=["auto", "torch", "elastix"],
         default="auto",
-        help="who runs a parameter file: itk-elastix, PyTorch, or (auto) itk-elastix what it can and PyTorch the rest",
+        help="torch, elastix, or auto: itk-elastix runs what it can and PyTorch the rest",
     )
     add("--seed", metavar="N", type=_natural, help="replaces RandomSeed")
-    add("--check", action="store_true", help="read everything, print what would be done, and register nothing")
+    add("--image-name", metavar="NAME", help="result image also as NAME, such as sub-{moving[sub]}_T1w.nii.gz")
+    add(
+        "--transform-name",
+        metavar="NAME",
+        help="whole transform also as NAME: .h5, .tfm, .txt or .nii.gz",
+    )
+    add("--report", action="store_true", help="show the result as one HTML page, report.html in -out")
+    add("--resume", action="store_true", help="go on where the same run was interrupted in -out")
+    add("--check", action="store_true", help="read everything, print the plan, and register nothing")
 
 
 def _add_common_flags(parser: Parser) -> None:
     add = parser.add_argument_group("other flags").add_argument
     add("-threads", metavar="N", type=_positive, help="how many threads to use")
-    add("-loglevel", choices=LOG_LEVELS, default="info", help="what to tell: off, error, warning or info (default)")
+    add("-loglevel", metavar="LEVEL", choices=LOG_LEVELS, default="info", help="off, error, warning or info (default)")
     add("-priority", metavar="WORD", help="for elastix's sake; without effect")
     add("--debug", action="store_true", help="show where in the program an error came from")
     add("--version", action="version", version=f"impactreg {version()}", help="print the version")

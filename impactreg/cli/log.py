@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class LogFile(MemoryHandler):
     """Keeps messages until the run has begun: what fails before that leaves no log, and spares an earlier run's."""
 
-    def __init__(self, path: Path, header: str) -> None:
+    def __init__(self, path: Path, header: str, *, more: bool = False) -> None:
         super().__init__(capacity=0)
+        self._mode = "a" if more else "w"
         self._path = path
         self._header = header
 
@@ -38,7 +39,7 @@ class LogFile(MemoryHandler):
         if self.target is not None:
             return
         try:
-            file = logging.FileHandler(self._path, mode="w", encoding="utf-8")
+            file = logging.FileHandler(self._path, mode=self._mode, encoding="utf-8")
         except OSError as error:
             raise OutputError(
                 f"{self._path}: cannot be written: {error.strerror or error}; choose another folder"
@@ -57,9 +58,12 @@ class LogFile(MemoryHandler):
 
 
 @contextmanager
-def log_file(path: Path, header: str, level: str) -> Iterator[LogFile]:
-    """A log that holds the package's messages from a level on while the block runs; for `info` also the details."""
-    handler = LogFile(path, header)
+def log_file(path: Path, header: str, level: str, *, more: bool = False) -> Iterator[LogFile]:
+    """A log that holds the package's messages from a level on while the block runs; for `info` also the details.
+
+    `more` adds to the file that is there.
+    """
+    handler = LogFile(path, header, more=more)
     handler.setLevel(logging.DEBUG if level == "info" else LEVELS[level])
     before = package.level
     package.addHandler(handler)
@@ -75,8 +79,9 @@ def log_file(path: Path, header: str, level: str) -> Iterator[LogFile]:
 def header(arguments: Sequence[str], facts: dict[str, object]) -> str:
     """The first lines of a log: version, command line, time, versions of what matters, and facts such as the device."""
     libraries = ", ".join(f"{name} {_version(name)}" for name in ("torch", "itk-elastix", "numpy"))
-    lines = {
+    lines: dict[str, object] = {
         "command line": shlex.join(["impactreg", *arguments]),
+        "folder": Path.cwd(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "machine": f"{platform.platform()}, Python {platform.python_version()}",
         "libraries": libraries,

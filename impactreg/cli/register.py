@@ -4,11 +4,12 @@ import logging
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from impactreg.cli.arguments import Parser, numbered, registration_parser, version
 from impactreg.cli.console import Show, console
+from impactreg.cli.names import Names
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Inputs = dict[str, Any]
+FIRST = ("rigid", "mind-bspline")
+"""What is run where no parameter map is named; in 2D the second one ends in `-2d`."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -28,7 +31,7 @@ def run(arguments: Sequence[str]) -> None:
     if options.output is None and not options.check:
         parser().error("the following arguments are required: -out")
     inputs = _inputs(options)
-    with console(options.loglevel, len(options.parameters)) as show:
+    with console(options.loglevel, len(options.parameters or FIRST)) as show:
         logger.info("impactreg %s", version())
         sys.stdout.flush()
         if options.priority:
@@ -44,11 +47,12 @@ def parser() -> Parser:
     """The flags, with a word about the other verbs."""
     from impactreg.cli import VERBS
 
-    verbs = "\n".join(f"  {name:<12}{what}" for name, (_, what) in VERBS.items())
+    verbs = "\n".join(f"  {name:<18}{what}" for name, (_, what) in VERBS.items())
     return registration_parser(
         "Registers a moving image to a fixed one as elastix parameter files say.",
         f"verbs (impactreg VERB --help tells more):\n{verbs}\n\n"
-        "example:\n  impactreg -f fixed.nii.gz -m moving.nii.gz -p rigid.txt -p bspline.txt -out result",
+        "examples:\n  impactreg -f fixed.nii.gz -m moving.nii.gz -out result\n"
+        "  impactreg -f ct.mha -m mr.mha -p rigid -p my_impact.txt -fMask mask.mha -out result --device cuda",
     )
 
 
@@ -66,11 +70,15 @@ def _register(options: Namespace, inputs: Inputs, arguments: Sequence[str], show
     from impactreg.registration.preparation import choose_device
 
     started = time.perf_counter()
-    maps = pipeline.as_maps(options.parameters)
+    images = {name: numbered(options, name)[0] for name in ("fixed", "moving")}
+    names = Names.of(options.image_name, options.transform_name, options.output, images)
+    if options.report:
+        _check_report()
+    maps = pipeline.as_maps(options.parameters, inputs["fixed"])
     device = choose_device(options.device, maps)
     header = log.header(arguments, _facts(maps, device, options.seed)) + "\n" + log.told_maps(maps) + "\n"
-    with log.log_file(options.output / "elastix.log", header, options.loglevel) as file:
-        pipeline.register(
+    with log.log_file(options.output / "elastix.log", header, options.loglevel, more=options.resume) as file:
+        result = pipeline.register(
             parameters=maps,
             **inputs,
             output_directory=options.output,
@@ -80,9 +88,26 @@ def _register(options: Namespace, inputs: Inputs, arguments: Sequence[str], show
             engine=options.engine,
             callback=_begin_log(file, show),
             log=None,
+            resume=options.resume,
         )
         file.begin()
+        names.write(result, maps[-1])
         logger.info("Results are in %s; the registration took %.1f s", options.output, time.perf_counter() - started)
+    if options.report:
+        _report(options, images)
+
+
+def _check_report() -> None:
+    """Raises `MissingExtra` before a run whose page could not be made."""
+    from impactreg.report import sprites
+
+    sprites.check_extra()
+
+
+def _report(options: Namespace, images: Mapping[str, str]) -> None:
+    from impactreg.report import write_report
+
+    write_report(options.output, fixed=images["fixed"], moving=images["moving"], models=options.models)
 
 
 def _inputs(options: Namespace) -> Inputs:
@@ -136,6 +161,7 @@ def told_plan(stage: "StagePlan") -> str:
     lines += [f"  {kind:<20}{', '.join(names)}" for kind, names in stage.components.items()]
     lines += [f"  {'model':<20}{written} -> {found}" for written, found in dict.fromkeys(stage.models)]
     lines += [f"  {'not read':<20}{_told_unknown(*each)}" for each in stage.unknown]
+    lines += [f"  {'needs':<20}{stage.estimate}"] if stage.estimate else []
     return "\n".join(lines)
 
 

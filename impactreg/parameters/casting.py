@@ -45,7 +45,7 @@ def to_text(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float):
-        return number_text(value)
+        return number_text(float(value))  # NumPy's float64 is a float, but writes itself otherwise
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

@@ -115,12 +115,13 @@ Watch = Callable[[Iteration], object]
 @dataclass(frozen=True, eq=False)
 class StageResult:
     """What a stage found: the transform on top of the initial one, a table of iterations and a stop reason for each
-    resolution.
+    resolution; and the inverse of the whole transform, where that comes with it.
     """
 
     transform: Combination
     iterations: tuple[tuple[Row, ...], ...]
     stop_reasons: tuple[str, ...]
+    inverse: Combination | None = None
 
 
 def _straight(gridded: Gridded) -> Gridded:

@@ -13,8 +13,9 @@ _package = logging.getLogger("impactreg")
 
 
 @contextmanager
-def log_file(directory: Path | None, name: str = "elastix.log") -> Iterator[None]:
-    """Writes what the package logs in this thread, from INFO on, to a file in the output folder while the block runs.
+def log_file(directory: Path | None, name: str = "elastix.log", *, more: bool = False) -> Iterator[None]:
+    """Writes what the package logs in this thread, from INFO on, to a file in the output folder while the block runs;
+    `more` adds to what is there.
 
     Handlers of the loggers above get what they get without it; a handler of the package's own logger should have its
     own level. Does nothing without a folder; raises `OutputError` where the file cannot be written.
@@ -23,7 +24,7 @@ def log_file(directory: Path | None, name: str = "elastix.log") -> Iterator[None
         yield
         return
     try:
-        handler = logging.FileHandler(directory / name, mode="w", encoding="utf-8")
+        handler = logging.FileHandler(directory / name, mode="a" if more else "w", encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"{directory / name}: cannot be written: {error.strerror or error}; choose another folder"

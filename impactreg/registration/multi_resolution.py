@@ -19,7 +19,10 @@ from impactreg.components.scales import scales_of
 from impactreg.components.transforms.transform import Combination, Parameters
 from impactreg.parameters import ParameterMap, RunSettings
 from impactreg.parameters.settings import Unknown
+from impactreg.registration import estimate
 from impactreg.registration.case import Case, Iteration, StageResult, Watch
+from impactreg.registration.checkpoint import State, plain_tables
+from impactreg.registration.estimate import Estimate
 from impactreg.registration.exact_metric import ExactMetricSettings
 from impactreg.registration.levels import Levels
 from impactreg.registration.objective import WeightSettings
@@ -48,6 +51,10 @@ class _ByLoop(Registration):
         """Reads every setting of every resolution, and holds the case against what the components need."""
         self.plan.check(case.fixed.dimension)
         self.plan.check_case(case)
+
+    def estimate(self, case: Case) -> Estimate:
+        """From iterations, samples and feature maps."""
+        return estimate.of_loop(self.parameter_map, case, self.levels)
 
     def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
         """The models of its metrics."""
@@ -103,21 +110,43 @@ class Loop:
         self._stopped = False
 
     def run(self) -> StageResult:
-        """All resolutions, or those before the watcher stopped the run."""
+        """All resolutions, or those before the watcher stopped the run; an interrupted run goes on after the last
+        complete one.
+        """
         settings = self.levels.settings(self.plan.transform, 0)
         start = self.plan.transform.component.begin(settings, self.setup)
         transform = Combination(start, self.initial, self.plan.composes)
         scales: Parameters | None = None
-        tables, reasons = [], []
+        tables, reasons, kept = [], [], self.recorder.kept
         for level in range(self.plan.levels):
             transform, scales = self._at_level(transform, scales, level)
+            if level < len(kept.get("tables", ())):
+                transform = self._restored(transform, kept, level)
+                tables.append(tuple(kept["tables"][level]))
+                reasons.append(kept["reasons"][level])
+                continue
             transform, table, reason = self._resolution(transform, scales, level)
             tables.append(tuple(table))
             reasons.append(reason)
             self.recorder.level_done(level, transform)
             if self._stopped:
                 break
+            self._keep(transform, tables, reasons)
         return StageResult(transform, tuple(tables), tuple(reasons))
+
+    def _keep(self, transform: Combination, tables: list[tuple[Row, ...]], reasons: list[str]) -> None:
+        numbers = {"parameters": transform.parameters.cpu(), "generator": self.generator.get_state()}
+        self.recorder.keep({**numbers, "tables": plain_tables(tables), "reasons": [*reasons]})
+
+    def _restored(self, transform: Combination, kept: State, level: int) -> Combination:
+        """The transform at the end of a resolution that was complete before the run was interrupted.
+
+        Those before the last are only passed through, for the transform to get the form that it has after them.
+        """
+        if level < len(kept["tables"]) - 1:
+            return transform
+        self.generator.set_state(kept["generator"])
+        return transform.with_parameters(kept["parameters"].to(transform.parameters))
 
     def _at_level(self, transform: Combination, scales: Tensor | None, level: int) -> tuple[Combination, Tensor]:
         """The transform in the form of a resolution, and its scales; those of a linear transform stay as they are at

@@ -12,11 +12,14 @@ import impactreg
 from impactreg.components.resampling import Output
 from impactreg.components.transforms.exchange import as_transform
 from impactreg.components.transforms.transform import Combination
-from impactreg.errors import ParameterError
+from impactreg.errors import ImpactregError, ParameterError
+from impactreg.images import as_image
 from impactreg.parameters import ParameterMap, RunSettings, presets
 from impactreg.parameters.settings import Unknown
-from impactreg.registration import elastix, multi_resolution
+from impactreg.registration import elastix, estimate, multi_resolution
 from impactreg.registration.case import Case, StageResult, Watch
+from impactreg.registration.checkpoint import Checkpoint, fingerprint
+from impactreg.registration.estimate import Estimate
 from impactreg.registration.logs import log_file
 from impactreg.registration.preparation import Inputs, choose_device, make_case
 from impactreg.registration.registration import Registration
@@ -26,11 +29,15 @@ from impactreg.registration.results import Recorder, Result, prepare_directory
 logger = logging.getLogger(__name__)
 ENGINES = ("torch", "elastix")
 """Who runs a stage: this package, or real elastix."""
+FIRST_MAPS = {2: ["rigid", "mind-bspline-2d"], 3: ["rigid", "mind-bspline"]}
+"""The shipped maps that are run where none is named, for 2D and for 3D images."""
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one parameter map will do: where it runs, the components and models it takes, and keys that nobody reads."""
+    """What one parameter map will do: where it runs, the components and models it takes, keys that nobody reads, and
+    about how long it takes and how much memory.
+    """
 
     number: int
     parameter_map: ParameterMap
@@ -39,12 +46,13 @@ class StagePlan:
     components: Mapping[str, tuple[str, ...]]
     models: Sequence[tuple[str, Path]]
     unknown: Sequence[Unknown]
+    estimate: Estimate | None = None
 
 
 def register(
     fixed: Any,
     moving: Any,
-    parameters: Any,
+    parameters: Any = None,
     *,
     fixed_mask: Any = None,
     moving_mask: Any = None,
@@ -58,24 +66,26 @@ def register(
     engine: str = "auto",
     callback: Watch | None = None,
     log: str | None = "elastix.log",
+    resume: bool = False,
 ) -> Result:
     """Registers `moving` to `fixed` as one or several parameter maps say, one stage after the other.
 
     Images and masks are paths, `Image`, itk, SimpleITK or nibabel images, or arrays or tensors in z, y, x order (alone,
     or as a tuple with spacing, origin and direction); a list of images or masks gives one to each metric.
     `fixed_points` and `moving_points` are corresponding landmarks: point files, or arrays [points, dim] of world mm,
-    for the metrics and transforms that take them. `parameters` is a path, the name of a shipped map, a
-    `ParameterMap`, a dict, or a list of these. `initial_transform` is whatever `as_transform`
-    takes: a transform file, a transform, a `Result`, a matrix, an itk or SimpleITK transform.
-    Nothing touches the disk without `output_directory`. `device` is such as "cpu" or "cuda:0" (default: what
-    `ImpactGPU` says); `seed` replaces `RandomSeed`; `models` are folders with feature extractors; `engine` is "auto"
-    (real elastix runs what needs no PyTorch), "torch" or "elastix". `callback` sees every iteration and stops the run
-    by returning True. `log` names the log file in `output_directory`; None writes none.
+    for the metrics and transforms that take them. `parameters` is a path, the name of a shipped map, a `ParameterMap`,
+    a dict, or a list of these; by default `rigid` and `mind-bspline`. `initial_transform` is whatever `as_transform`
+    takes: a transform file, a transform, a `Result`, a matrix, an itk or SimpleITK transform. Nothing touches the disk
+    without `output_directory`. `device` is such as "cpu" or "cuda:0" (default: what `ImpactGPU` says); `seed` replaces
+    `RandomSeed`; `models` are folders with feature extractors; `engine` is "auto" (real elastix runs what needs no
+    PyTorch), "torch" or "elastix". `callback` sees every iteration and stops the run by returning True. `log` names the
+    log file in `output_directory`; None writes none. `resume` goes on with the same run that was interrupted in
+    `output_directory`, after its last complete resolution, to the same result.
 
     Returns a `Result` with the warped image, the transform, its parameter maps, the tables of iterations and the stop
     reasons. Raises an `ImpactregError` with one line for everything that the caller can mend.
     """
-    maps = as_maps(parameters)
+    maps = as_maps(parameters, fixed)
     chosen = choose_device(device, maps)
     inputs = Inputs(fixed, moving, fixed_mask, moving_mask, fixed_points, moving_points)
     case = make_case(inputs, maps, chosen, seed, tuple(map(Path, models)))
@@ -83,41 +93,70 @@ def register(
     _tell_unknown(stages)
     before = None if initial_transform is None else as_transform(initial_transform)
     directory = prepare_directory(output_directory)
-    with log_file(directory if log else None, log or ""):
+    progress = _checkpoint(directory, case, stages, before, resume=resume)
+    with log_file(directory if log else None, log or "", more=resume):
         _tell_run(case, maps)
-        return _run(case, stages, before, directory, callback)
+        try:
+            result = _Run(case, directory, progress, callback).all(stages, before)
+        except ImpactregError:
+            progress.remove()
+            raise
+    progress.remove()
+    return result
 
 
-def _run(
-    case: Case, stages: Sequence[StagePlan], initial: Combination | None, directory: Path | None, watch: Watch | None
-) -> Result:
-    """The fold: every stage begins where the one before it has ended."""
-    recorders: list[Recorder] = []
-    outcomes: list[StageResult] = []
-    for stage in stages:
-        recorder = Recorder(directory, stage.number, stage.parameter_map, case)
-        outcome = _run_stage(stage, case, initial, recorder, watch)
-        recorder.stage_done(outcome)
-        recorders.append(recorder)
-        outcomes.append(outcome)
-        initial = outcome.transform
-        if multi_resolution.STOPPED in outcome.stop_reasons:
-            break
-    return Result.of(recorders, outcomes)
+def _checkpoint(
+    directory: Path | None, case: Case, stages: Sequence[StagePlan], initial: Combination | None, *, resume: bool
+) -> Checkpoint:
+    if directory is None and not resume:
+        return Checkpoint(None)
+    started = [each.current.written() for each in initial.chain()] if initial else []
+    engines = [stage.engine for stage in stages]
+    run = fingerprint(case, [s.parameter_map for s in stages], engines, started, impactreg.__version__)
+    return Checkpoint.read(directory, run) if resume else Checkpoint.begin(directory, run)
 
 
-def _run_stage(
-    stage: StagePlan, case: Case, initial: Combination | None, recorder: Recorder, watch: Watch | None
-) -> StageResult:
-    if stage.engine == "elastix":
-        return elastix.run(case, stage.parameter_map, initial, recorder, watch)
-    return registration_of(stage.parameter_map).run(case, initial, recorder, watch)
+@dataclass(frozen=True)
+class _Run:
+    """The fold over the stages: each begins where the one before it has ended."""
+
+    case: Case
+    directory: Path | None
+    progress: Checkpoint
+    watch: Watch | None
+
+    def all(self, stages: Sequence[StagePlan], initial: Combination | None) -> Result:
+        recorders: list[Recorder] = []
+        outcomes: list[StageResult] = []
+        for stage in stages:
+            recorder = Recorder(self.directory, stage.number, stage.parameter_map, self.case, checkpoint=self.progress)
+            outcome = self.progress.outcome(stage.number, initial)
+            if outcome is None:
+                outcome = self._stage(stage, initial, recorder)
+                recorder.stage_done(outcome)
+            recorders.append(recorder)
+            outcomes.append(outcome)
+            initial = outcome.transform
+            if multi_resolution.STOPPED in outcome.stop_reasons:
+                break
+        return Result.of(recorders, outcomes)
+
+    def _stage(self, stage: StagePlan, initial: Combination | None, recorder: Recorder) -> StageResult:
+        try:
+            if stage.engine == "elastix":
+                return elastix.run(self.case, stage.parameter_map, initial, recorder, self.watch)
+            return registration_of(stage.parameter_map).run(self.case, initial, recorder, self.watch)
+        except KeyboardInterrupt:
+            written = recorder.interrupted()
+            if written:
+                logger.warning("Interrupted; the transform of the last complete resolution is %s", written)
+            raise
 
 
 def plan(
     fixed: Any,
     moving: Any,
-    parameters: Any,
+    parameters: Any = None,
     *,
     fixed_mask: Any = None,
     moving_mask: Any = None,
@@ -129,7 +168,7 @@ def plan(
     engine: str = "auto",
 ) -> list[StagePlan]:
     """What `register` would do with the same arguments, after the same checks, without doing it."""
-    maps = as_maps(parameters)
+    maps = as_maps(parameters, fixed)
     inputs = Inputs(fixed, moving, fixed_mask, moving_mask, fixed_points, moving_points)
     case = make_case(inputs, maps, choose_device(device, maps), None, tuple(map(Path, models)))
     if initial_transform is not None:
@@ -137,8 +176,15 @@ def plan(
     return [_plan(i, m, case, engine) for i, m in enumerate(maps)]
 
 
-def as_maps(parameters: Any) -> list[ParameterMap]:
-    """Parameter maps from a path, the name of a shipped map, a `ParameterMap`, a dict, or a list of these."""
+def as_maps(parameters: Any, fixed: Any = None) -> list[ParameterMap]:
+    """Parameter maps from a path, the name of a shipped map, a `ParameterMap`, a dict, or a list of these.
+
+    None gives those that suit most pairs of images with as many dimensions as the (first) fixed image has.
+    """
+    if parameters is None:
+        dimension = as_image(fixed[0] if isinstance(fixed, list) and fixed else fixed, name="fixed image").dimension
+        parameters = FIRST_MAPS[dimension]
+        logger.info("No parameter map is named: %s are used", " and ".join(parameters))
     many = parameters if isinstance(parameters, (list, tuple)) else [parameters]
     if not many:
         raise ParameterError("at least one parameter map is needed, such as -p rigid")
@@ -174,12 +220,14 @@ def _plan(number: int, parameter_map: ParameterMap, case: Case, engine: str) -> 
     levels = RunSettings.read(parameter_map).number_of_resolutions
     if chosen == "elastix":
         elastix.check(parameter_map)
-        return StagePlan(number, parameter_map, chosen, levels, components, (), elastix.unknown(parameter_map))
+        about = estimate.of_loop(parameter_map, case, levels, chosen)
+        return StagePlan(number, parameter_map, chosen, levels, components, (), elastix.unknown(parameter_map), about)
     registration = _registration(parameter_map)
     Output.of(parameter_map, case.fixed.grid)
     registration.check(case)
     models = registration.models(case.fixed.dimension, case.model_folders)
-    return StagePlan(number, parameter_map, chosen, registration.levels, components, models, registration.unknown())
+    unknown, needs = registration.unknown(), registration.estimate(case)
+    return StagePlan(number, parameter_map, chosen, registration.levels, components, models, unknown, needs)
 
 
 def _registration(parameter_map: ParameterMap) -> Registration:

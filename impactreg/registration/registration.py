@@ -10,6 +10,7 @@ from impactreg.components.transforms.transform import Combination
 from impactreg.parameters import ParameterMap, Settings
 from impactreg.parameters.settings import Unknown
 from impactreg.registration.case import Case, StageResult, Watch
+from impactreg.registration.estimate import Estimate
 from impactreg.registration.results import Recorder
 
 
@@ -40,6 +41,11 @@ class Registration(Component, kind="Registration"):
         """Raises an `ImpactregError` for all that can be refused before a run, such as settings that do not fit the
         images.
         """
+
+    def estimate(self, case: Case) -> Estimate | None:
+        """About how long it takes and how much memory; None where nobody can tell."""
+        del case
+        return None
 
     @abstractmethod
     def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:

@@ -16,6 +16,7 @@ from impactreg.images.image import Image
 from impactreg.images.whole import whole_file
 from impactreg.parameters import ParameterMap, RunSettings
 from impactreg.registration.case import Case, StageResult
+from impactreg.registration.checkpoint import Checkpoint, State
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ class Result:
     `image` is the moving image on the fixed image's grid, None with `(WriteResultImage "false")`; values are not cast
     to `ResultImagePixelType`, which the files are. `transform` is the whole chain from fixed to moving points. Then,
     for each parameter file: its transform parameter map, its table of iterations (for each resolution the rows by
-    column name) and its stop reasons.
+    column name) and its stop reasons. `inverse` is the transform from moving to fixed points where the last
+    stage brings it along, as flows do.
     """
 
     image: Image | None
@@ -36,6 +38,7 @@ class Result:
     iterations: tuple[tuple[tuple[Row, ...], ...], ...]
     stop_reasons: tuple[tuple[str, ...], ...]
     output_directory: Path | None = None
+    inverse: Combination | None = None
 
     def __iter__(self) -> Iterator[Image | Combination | None]:
         return iter((self.image, self.transform))
@@ -52,6 +55,7 @@ class Result:
             tuple(outcome.iterations for outcome in outcomes),
             tuple(outcome.stop_reasons for outcome in outcomes),
             last.directory,
+            outcomes[-1].inverse,
         )
 
 
@@ -65,9 +69,17 @@ class Recorder:
     """
 
     def __init__(
-        self, directory: Path | None, number: int, parameter_map: ParameterMap, case: Case, *, initial_file: str = ""
+        self,
+        directory: Path | None,
+        number: int,
+        parameter_map: ParameterMap,
+        case: Case,
+        *,
+        initial_file: str = "",
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.directory = directory
+        self._checkpoint = checkpoint or Checkpoint(None)
         self.number = number
         self._parameter_map = parameter_map
         self._case = case
@@ -82,9 +94,19 @@ class Recorder:
         )
         self._initial_file = initial_file
         self._rows: list[tuple[int, Mapping[str, Cell]]] = []
+        self._complete: tuple[int, Combination] | None = None
         self._tables: set[int] = set()
         self._maps: tuple[Combination, ParameterMap] | None = None
         self._image: tuple[Combination, Image] | None = None
+
+    @property
+    def kept(self) -> State:
+        """What the stage kept before it was interrupted; empty where it begins anew."""
+        return self._checkpoint.kept(self.number)
+
+    def keep(self, state: State) -> None:
+        """Writes down what the stage needs to go on from here, should it be interrupted."""
+        self._checkpoint.keep(self.number, state)
 
     def iteration(self, level: int, number: int, columns: Mapping[str, Cell], transform: Combination) -> None:
         """One iteration has ended: its columns (without the number), and the transform that it led to."""
@@ -115,6 +137,7 @@ class Recorder:
     def level_done(self, level: int, transform: Combination) -> None:
         """A resolution has ended."""
         rows, self._rows = self._rows, []
+        self._complete = (level, transform)
         if self.directory is None:
             return
         name = f"{self.number}.R{level}"
@@ -136,12 +159,21 @@ class Recorder:
             path, content = self._writer(transform).write(transform, self.directory, str(self.number))
             self._maps = (transform, content)
             logger.info("The transform is saved in %s", path)
-        if self._run.write_inverse_transform:
-            writer = replace(self._plain_writer, extension="", composite=False)
-            write_inverse(transform, self._case.moving.grid, writer, self.directory, str(self.number))
+        self._write_inverse(outcome)
         image = self.image(transform)
         if image is not None:
             self._write_image(image, str(self.number))
+        content = self.transform_parameter_map(transform)
+        # A field that no file holds is found again.
+        if content.first("DeformationFieldFileName", "none"):
+            self._checkpoint.stage_done(self.number, outcome, content)
+
+    def interrupted(self) -> Path | None:
+        """Writes the transform of the last complete resolution, if there is one; gives the file."""
+        if self.directory is None or self._complete is None:
+            return None
+        level, transform = self._complete
+        return self._writer(transform).write(transform, self.directory, f"{self.number}.R{level}")[0]
 
     def transform_parameter_map(self, transform: Combination) -> ParameterMap:
         """The transform parameter map of the final transform, as it was written if it was."""
@@ -157,6 +189,19 @@ class Recorder:
             logger.info("Applying final transform ...")
             self._image = (transform, self._resample(transform))
         return self._image[1]
+
+    def _write_inverse(self, outcome: StageResult) -> None:
+        """The inverse that came with the transform, or else, where it is asked for, one that is found."""
+        if self.directory is None:
+            return
+        moving, name = self._case.moving.grid, str(self.number)
+        writer = replace(self._plain_writer, extension="", composite=False)
+        if outcome.inverse is not None:
+            there = replace(writer, output=replace(writer.output, grid=moving))
+            path, _ = there.write(outcome.inverse, self.directory, name, stem="InverseTransformParameters")
+            logger.info("The inverse transform is saved in %s", path)
+        elif self._run.write_inverse_transform:
+            write_inverse(outcome.transform, moving, writer, self.directory, name)
 
     def _resample(self, transform: Combination) -> Image:
         return self._output.resample(self._case.moving, transform)

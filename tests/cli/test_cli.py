@@ -46,7 +46,7 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "the following arguments are required: -f, -m, -p"),
+        ("", "the following arguments are required: -f, -m"),
         ("-f a -m b -p c", "the following arguments are required: -out"),
         ("transformx -tp a", "there is no verb transformx; did you mean transformix?"),
         ("-f a -m b -p c -out d -fmask k", "there is no flag -fmask; did you mean -fMask?"),

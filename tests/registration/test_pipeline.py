@@ -67,6 +67,15 @@ def shift(*by):
     return Combination(TranslationTransform(torch.tensor(by, dtype=torch.float64), torch.zeros(len(by)).double()))
 
 
+@pytest.mark.parametrize(("shape", "second"), [((20, 20, 20), "mind-bspline"), ((20, 20), "mind-bspline-2d")])
+def test_without_parameter_maps_those_for_most_pairs_are_taken(shape, second, caplog):
+    caplog.set_level("INFO", logger="impactreg")
+    image = Image.of(torch.rand(shape))
+    stages = plan(image, image)
+    assert [s.parameter_map.source.stem for s in stages] == ["rigid", second]
+    assert f"No parameter map is named: rigid and {second} are used" in caplog.text
+
+
 def as_nibabel(image):
     # RAS: x and y turn their signs
     affine = np.diag([-SPACING[0], -SPACING[1], 1, 1])

@@ -1,0 +1,156 @@
+"""An interrupted run goes on where it was, and ends where it would have ended."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from impactreg.errors import OutputError
+from impactreg.images import Image
+from impactreg.parameters import ParameterMap
+from impactreg.registration.checkpoint import FILE
+from impactreg.registration.pipeline import register
+
+SHAPE = (14, 16, 18)
+RIGID = {
+    "Transform": "EulerTransform",
+    "Metric": "AdvancedMeanSquares",
+    "Optimizer": "AdaptiveStochasticGradientDescent",
+    "ImageSampler": "RandomCoordinate",
+    "NumberOfSpatialSamples": 200,
+    "MaximumNumberOfIterations": 6,
+    "NumberOfResolutions": 2,
+    "FinalGridSpacingInVoxels": 6,
+    "WriteTransformParametersEachResolution": "true",
+    "WriteIterationInfo": "true",
+}
+BSPLINE = {**RIGID, "Transform": "BSplineTransform", "NumberOfResolutions": 3}
+IMPACT = {
+    **BSPLINE,
+    "Metric": "Impact",
+    "ImpactMode": "Static",
+    "ImpactModelsPath0": "MIND/R1D1_3D.pt",
+    "ImpactVoxelSize0": 1,
+    "ImpactSubsetFeatures0": 4,
+}
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("IMPACTREG_CACHE", str(tmp_path_factory.getbasetemp() / "models"))
+
+
+def blobs(shift):
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in SHAPE), indexing="ij")
+    centres = ((5, 6, 7), (9, 10, 8), (7, 4, 12))
+    return Image.of(
+        sum(
+            100 * torch.exp(-sum((a - c - shift) ** 2 for a, c in zip(axes, centre, strict=True)) / 14)
+            for centre in centres
+        )
+    )
+
+
+FIXED, MOVING = blobs(0.0), blobs(1.3)
+
+
+class Interrupt:
+    """A watcher that interrupts the run as Ctrl-C does, before an iteration of a resolution of a stage is done."""
+
+    def __init__(self, stage, level, number=3):
+        self.where = (stage, level, number)
+
+    def __call__(self, iteration):
+        if (iteration.stage, iteration.level, iteration.number) == self.where:
+            raise KeyboardInterrupt
+
+
+def run(maps, folder, **how):
+    return register(FIXED, MOVING, maps, engine="torch", output_directory=folder, seed=7, **how)
+
+
+def texts(folder):
+    """All written texts but the logs, without times and folders."""
+    found = {}
+    for path in sorted(folder.glob("*.txt")):
+        text = path.read_text().replace(str(folder), "")
+        lines = [line.split("\t") for line in text.splitlines()]
+        timed = path.name.startswith("IterationInfo")
+        drop = {i for i, name in enumerate(lines[0]) if "Time" in name} if timed else set()
+        found[path.name] = [[cell for i, cell in enumerate(line) if i not in drop] for line in lines]
+    return found
+
+
+@pytest.mark.parametrize("maps", [[RIGID, BSPLINE], [RIGID, IMPACT]], ids=["bspline", "impact"])
+@pytest.mark.parametrize(("stage", "level"), [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, maps, stage, level):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = run(maps, whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(maps, parts, callback=Interrupt(stage, level))
+    assert (parts / FILE).is_file()
+    seen = []
+    result = run(maps, parts, resume=True, callback=seen.append)
+    assert (seen[0].stage, seen[0].level, seen[0].number) == (stage, level, 0)
+    assert torch.equal(result.transform.parameters, expected.transform.parameters)
+    assert torch.equal(result.image.data, expected.image.data)
+    assert texts(parts) == texts(whole)
+    assert result.stop_reasons == expected.stop_reasons
+    assert [len(t) for s in result.iterations for t in s] == [len(t) for s in expected.iterations for t in s]
+    assert not (parts / FILE).exists()
+
+
+def test_a_run_may_be_interrupted_more_than_once(tmp_path):
+    expected = run([RIGID, BSPLINE], tmp_path / "whole")
+    for number, where in enumerate([(0, 1), (1, 0), (1, 2)]):
+        with pytest.raises(KeyboardInterrupt):
+            run([RIGID, BSPLINE], tmp_path / "parts", resume=number > 0, callback=Interrupt(*where))
+    result = run([RIGID, BSPLINE], tmp_path / "parts", resume=True)
+    assert torch.equal(result.transform.parameters, expected.transform.parameters)
+
+
+def test_an_interrupted_run_leaves_the_transform_of_its_last_complete_resolution(tmp_path):
+    maps = [{**BSPLINE, "WriteTransformParametersEachResolution": "false"}]
+    with pytest.raises(KeyboardInterrupt):
+        run(maps, tmp_path, callback=Interrupt(0, 2))
+    left = {path.name for path in tmp_path.glob("TransformParameters*")}
+    assert left == {"TransformParameters.0.R1.txt"}
+    assert ParameterMap.read(tmp_path / "TransformParameters.0.R1.txt").first("Transform") == "BSplineTransform"
+    assert "last complete resolution" in (tmp_path / "elastix.log").read_text()
+
+
+def test_the_log_of_a_resumed_run_goes_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run([RIGID], tmp_path, callback=Interrupt(0, 1))
+    before = (tmp_path / "elastix.log").read_text()
+    run([RIGID], tmp_path, resume=True)
+    after = (tmp_path / "elastix.log").read_text()
+    assert after.startswith(before)
+    assert len(after) > len(before)
+
+
+def test_only_the_same_run_is_resumed(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run([RIGID], tmp_path, callback=Interrupt(0, 1))
+    with pytest.raises(OutputError, match="other images, parameters, seed or version"):
+        run([{**RIGID, "NumberOfSpatialSamples": 201}], tmp_path, resume=True)
+    with pytest.raises(OutputError, match="other images, parameters, seed or version"):
+        register(MOVING, FIXED, [RIGID], engine="torch", output_directory=tmp_path, seed=7, resume=True)
+
+
+def test_what_cannot_be_resumed_is_told_in_one_line(tmp_path):
+    with pytest.raises(OutputError, match=r"no run was interrupted in this folder; run without resuming"):
+        run([RIGID], tmp_path, resume=True)
+    with pytest.raises(OutputError, match="output folder is needed"):
+        run([RIGID], None, resume=True)
+    (tmp_path / FILE).write_bytes(b"PK nothing")
+    with pytest.raises(OutputError, match=r"cannot be read; run without resuming"):
+        run([RIGID], tmp_path, resume=True)
+
+
+def test_a_run_that_fails_leaves_nothing_to_resume(tmp_path):
+    far = {**RIGID, "AutomaticTransformInitialization": "false"}
+    away = Image(MOVING.data, replace(MOVING.grid, origin=(500.0, 0.0, 0.0)))
+    with pytest.raises(Exception, match="map outside"):
+        register(FIXED, away, [far], engine="torch", output_directory=tmp_path)
+    assert not (tmp_path / FILE).exists()

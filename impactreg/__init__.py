@@ -25,12 +25,15 @@ if TYPE_CHECKING:
         to_matrix,
         to_sitk_transform,
     )
+    from impactreg.evaluation import evaluate, evaluate_dataset
     from impactreg.images import Image
+    from impactreg.models.inference import features
     from impactreg.parameters import ParameterMap
     from impactreg.registration.pipeline import register
     from impactreg.registration.point_transform import transform_points
     from impactreg.registration.results import Result
     from impactreg.registration.transformix import transformix
+    from impactreg.report import write_report
 
 __version__ = "0.1.0"
 
@@ -42,6 +45,9 @@ _LAZY = {
     "ParameterMap": "impactreg.parameters",
     "Result": "impactreg.registration.results",
     "as_transform": "impactreg.components.transforms.exchange",
+    "evaluate": "impactreg.evaluation",
+    "evaluate_dataset": "impactreg.evaluation",
+    "features": "impactreg.models.inference",
     "from_matrix": "impactreg.components.transforms.exchange",
     "register": "impactreg.registration.pipeline",
     "to_itk_transform": "impactreg.components.transforms.exchange",
@@ -49,6 +55,7 @@ _LAZY = {
     "to_sitk_transform": "impactreg.components.transforms.exchange",
     "transform_points": "impactreg.registration.point_transform",
     "transformix": "impactreg.registration.transformix",
+    "write_report": "impactreg.report",
 }
 
 __all__ = [
@@ -66,6 +73,9 @@ __all__ = [
     "Result",
     "TransformError",
     "as_transform",
+    "evaluate",
+    "evaluate_dataset",
+    "features",
     "from_matrix",
     "register",
     "to_itk_transform",
@@ -73,6 +83,7 @@ __all__ = [
     "to_sitk_transform",
     "transform_points",
     "transformix",
+    "write_report",
 ]
 
 

@@ -3,10 +3,10 @@
 from impactreg.components.component import available
 from impactreg.errors import ParameterError
 from impactreg.parameters import ParameterMap
-from impactreg.registration import elastix_keys, multi_resolution
+from impactreg.registration import coarse, elastix_keys, fine, multi_resolution
 from impactreg.registration.registration import Registration
 
-ROOMS = (multi_resolution,)
+ROOMS = (coarse, fine, multi_resolution)
 """The modules with registrations, whose names are known because they are imported."""
 
 

@@ -10,7 +10,8 @@ import impactreg
 from impactreg.images import Image
 from impactreg.parameters import ParameterMap, presets
 from impactreg.registration import elastix
-from impactreg.registration.plan import Plan
+from impactreg.registration.case import Case
+from impactreg.registration.registrations import registration_of
 
 NAMES = presets.names()
 TORCH = [name for name in NAMES if elastix.missing_components(ParameterMap.read(presets.find(name)))]
@@ -43,10 +44,11 @@ def test_a_map_has_the_keys_that_other_programs_look_for(name):
 
 @pytest.mark.parametrize("name", TORCH)
 def test_a_map_for_the_loop_is_read_to_the_last_key(name):
-    plan = Plan(ParameterMap.read(presets.find(name)))
-    plan.check(dimension(name))
-    assert plan.unknown() == []
-    assert all(path.is_file() for _, path in plan.models(dimension(name), ()))
+    registration = registration_of(ParameterMap.read(presets.find(name)))
+    image = Image.of(torch.rand([20] * dimension(name)), [4.0] * dimension(name))
+    registration.check(Case(image, image))
+    assert registration.unknown() == []
+    assert all(path.is_file() for _, path in registration.models(dimension(name), ()))
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(TORCH)))

@@ -1,0 +1,1 @@
+"""Dense registration: cost volumes and displacement fields."""

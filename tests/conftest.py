@@ -52,6 +52,14 @@ def unchecked_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps models and measurements of tests out of the user's cache; each is made once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMPACTREG_CACHE", str(tmp_path_factory.getbasetemp() / "models"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference runs and images beside the repository; a test that needs it is skipped elsewhere."""

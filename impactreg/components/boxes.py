@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from impactreg.components import splines
@@ -50,6 +50,11 @@ class Boxes:
         if len(self.axes) > 1:
             return Boxes(self.corners[some], self.axes[some], self.shape)
         return Boxes(self.corners[some], self.axes, self.shape, self._shared_axes)
+
+    def some(self, which: Shaped[Tensor, " some"]) -> "Boxes":
+        """The boxes of these numbers, or those where `which` is true."""
+        axes = self.axes[which] if len(self.axes) > 1 else self.axes
+        return Boxes(self.corners[which], axes, self.shape, self.known_axes)
 
     @property
     def points_each(self) -> int:

@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from impactreg.errors import ImageError, ModelError
 from impactreg.images import sums
 from impactreg.models.extractor import Extractor, rounded_direction
-from impactreg.models.features import BATCH_LIMIT, BATCH_VOXELS
 from impactreg.models.geometry import Matrix, independent
+from impactreg.models.passes import BATCH_LIMIT, BATCH_VOXELS
+from impactreg.models.precision import reduced
 
 Images = Shaped[Tensor, "batch channel *space"]
 
@@ -131,7 +132,8 @@ class _Pass:
         # A copy, because a model may change its input in place.
         x = repeated.to(kind, copy=True, memory_format=torch.contiguous_format)
         mask, precision = self.view.layers_mask, self.view.mixed_precision
-        layers = self.extractor.layers(x, len(mask), statistics, self.direction, mixed_precision=precision)
+        with reduced(self.extractor, precision, x.ndim - 2, x.shape[1], len(mask)):
+            layers = self.extractor.layers(x, len(mask), statistics, self.direction, mixed_precision=precision)
         return [layer for layer, wanted in zip(layers, mask, strict=True) if wanted]
 
 

@@ -1,10 +1,10 @@
-"""Where the samples of a model's layers lie on its input: measured once for each model by its own gradients."""
+"""Where the samples of a model's layers lie on its input: measured once for each model file by its own gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from impactreg.errors import ModelError
 from impactreg.models.extractor import Extractor
+from impactreg.models.measurements import recall
 
 Matrix = tuple[tuple[float, ...], ...]
 Numbers = tuple[float, ...]
@@ -85,6 +86,12 @@ def measure(
 @lru_cache(maxsize=128)
 def independent(extractor: Extractor, shape: Size, channels: int, number_of_layers: int, direction: Matrix) -> bool:
     """Whether a batch of two very different images of this shape gives what each of them gives alone."""
+    question = f"independent {shape} {channels} {number_of_layers} {direction}"
+    asked = (extractor, shape, channels, number_of_layers, direction)
+    return recall(extractor, question, lambda: _independent(*asked), bool)
+
+
+def _independent(extractor: Extractor, shape: Size, channels: int, number_of_layers: int, direction: Matrix) -> bool:
     small = tuple(min(size, PHASE + size % PHASE) for size in shape)
     first, second = _noise((1, channels, *small), 0), 100 * _noise((1, channels, *small), 1)
     second[..., : small[-1] // 2] *= 1e-4
@@ -118,6 +125,17 @@ def _suitable_probe(
 
 @lru_cache(maxsize=128)
 def _responses(
+    extractor: Extractor, shape: Size, channels: int, number: int, direction: Matrix
+) -> tuple[_Response, ...]:
+    question = f"responses {shape} {channels} {number} {direction}"
+    return recall(extractor, question, lambda: _measured(extractor, shape, channels, number, direction), _read)
+
+
+def _read(kept: Any) -> tuple[_Response, ...]:
+    return tuple(_Response(tuple(map(int, size)), tuple(_Centre(*centre) for centre in each)) for size, each in kept)
+
+
+def _measured(
     extractor: Extractor, shape: Size, channels: int, number: int, direction: Matrix
 ) -> tuple[_Response, ...]:
     energies: list[list[Tensor]] = [[] for _ in range(number)]

@@ -6,10 +6,9 @@ that; where shifted patches see what one larger tile sees, many samples can shar
 a network is supposed to do: both are tried, on images of very uneven contrast, and used only where the features agree.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from impactreg.errors import ModelError
 from impactreg.models.extractor import Extractor
+from impactreg.models.measurements import recall
 
 Index = tuple[int, ...]
 Matrix = tuple[tuple[float, ...], ...]
@@ -68,8 +68,7 @@ class Patch(NamedTuple):
         return [layer for layer, wanted in zip(found, self.layers_mask, strict=True) if wanted]
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """A part of every patch that gives its features: where it starts and its shape (tensor order); `centres` is where
     the compared sample lies in each layer made of it.
     """
@@ -112,6 +111,10 @@ def smallest(patch: Patch) -> View:
 
     Raises `ModelError` where a selected layer has no gradient to the image.
     """
+    return recall(patch.extractor, _question("smallest", patch), lambda: _smallest(patch), _view)
+
+
+def _smallest(patch: Patch) -> View:
     view = whole(patch).view
     first, last = _support(patch, patch.shape)
     for period in PERIODS:
@@ -129,6 +132,11 @@ def field_of_view(patch: Patch) -> tuple[float, ...]:
 
     Measured by gradients, on the patch itself if it is larger than that, else on larger images.
     """
+    question = _question("field of view", patch)
+    return recall(patch.extractor, question, lambda: _field_of_view(patch), lambda kept: tuple(map(float, kept)))
+
+
+def _field_of_view(patch: Patch) -> tuple[float, ...]:
     shape = patch.shape
     while True:
         try:
@@ -149,6 +157,11 @@ def shares_tiles(patch: Patch, view: View, period: int, tile: Index) -> bool:
     """Whether parts of patches that start at multiples of `period` in a tile have the features that the tile has there;
     `view` is which part.
     """
+    question = _question("shares tiles", patch, tuple(view), period, tile)
+    return recall(patch.extractor, question, lambda: _shares_tiles(patch, view, period, tile), bool)
+
+
+def _shares_tiles(patch: Patch, view: View, period: int, tile: Index) -> bool:
     if any(period % step for strides in view.strides for step in strides):
         return False
     starts = _starts(period, tile, view.shape)
@@ -196,12 +209,25 @@ def has_more_layers(patch: Patch) -> bool:
 @lru_cache(maxsize=64)
 def independent(patch: Patch) -> bool:
     """Whether the features of a patch are the same whatever other patches go through the model with it."""
+    return recall(patch.extractor, _question("independent", patch), lambda: _independent(patch), bool)
+
+
+def _independent(patch: Patch) -> bool:
     x = _uneven(patch, patch.shape, 4)
     statistics = _statistics(x)
     with torch.no_grad():
         together = patch.layers(x, statistics)
         alone = [patch.layers(one[None], statistics) for one in x]
     return all(_agree(layer, torch.cat(each)) for layer, *each in zip(together, *alone, strict=True))
+
+
+def _question(what: str, patch: Patch, *further: object) -> str:
+    return " ".join(map(str, (what, *patch[1:], *further)))
+
+
+def _view(kept: Any) -> View:
+    start, shape, *both = kept
+    return View(tuple(start), tuple(shape), *(tuple(map(tuple, each)) for each in both))
 
 
 def _part(view: View, start: Index, shape: Index) -> View | None:

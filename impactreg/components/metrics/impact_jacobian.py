@@ -17,6 +17,8 @@ from torch import Tensor
 
 from impactreg.components.boxes import BoxInterpolant, mapped
 from impactreg.components.interpolators import Interpolant, Interpolated
+from impactreg.components.metrics.extents import Told, told
+from impactreg.components.metrics.fixed_features import FixedFeatures
 from impactreg.components.metrics.impact_mode import Comparison, Features, ImpactMetricSettings, Mode
 from impactreg.components.metrics.metric import ImageMetric, MetricValue
 from impactreg.components.metrics.patch_models import PatchModel
@@ -116,16 +118,18 @@ class JacobianMode(Mode):
     def evaluate(self, transform: Combination, samples: Samples, *, gradient: bool) -> MetricValue:
         """The weighted sum of the layers' distances and its gradient."""
         layout = self._layout(samples.points)
-        passes = []
-        for (_, model), tiles, checked in zip(self.models, layout.tiles, layout.checked, strict=True):
-            passes.append(MovingPass(self, model, tiles, checked, transform, gradient))
-        valid = torch.stack([p.valid for p in passes]).all(dim=0).nonzero()[:, 0]
-        self.metric.check(len(valid), len(samples.points))
+        seen = [whole or tiles for tiles, whole in zip(layout.tiles, layout.checked, strict=True)]
+        valid = torch.stack([self._inside(each, transform) for each in seen]).all(dim=0)
+        self.metric.check(int(valid.sum()), len(samples.points))
+        passes = [
+            MovingPass(self, model, tiles.only(valid), transform, gradient)
+            for (_, model), tiles in zip(self.models, layout.tiles, strict=True)
+        ]
         total, derivatives = 0.0, []
         moving = [features for p in passes for features in p.features]
         for comparison, f, m in zip(self.comparisons, layout.fixed, moving, strict=True):
-            value, slope = comparison.evaluate(f[valid], m[valid], self.scene.generator)
-            derivatives.append(torch.zeros_like(m).index_copy_(0, valid, slope))
+            value, slope = comparison.evaluate(f[valid], m, self.scene.generator)
+            derivatives.append(slope)
             total += value
         if not math.isfinite(total):
             names = ", ".join(dict.fromkeys(model.path for model in self.settings.moving))
@@ -157,18 +161,42 @@ class JacobianMode(Mode):
     def _laid_out(self, points: Float[Tensor, "points dim"]) -> Layout:
         fixed: list[Tensor] = []
         moving, checked = [], []
-        for one, other in self.models:
+        for (one, other), features in zip(self.models, self._fixed_features, strict=True):
             turns = (
                 random_turns(len(points), self.scene.generator).to(points) if one.is_plane or other.is_plane else None
             )
-            tiles, _ = one.tiles(points, turns)
-            fixed += self._fixed_features(one, tiles)
+            fixed += features.at(points, turns)
             tiles, whole = other.tiles(points, turns)
             moving.append(tiles)
             checked.append(whole)
         return Layout(moving, checked, fixed)
 
-    def _fixed_features(self, model: PatchModel, tiles: Tiles) -> list[Tensor]:
+    def _inside(self, patches: Tiles, transform: Combination) -> Bool[Tensor, " samples"]:
+        """Of which samples the whole patch is inside the moving image and its mask."""
+        parts = [self._all_inside(patches, batch, transform) for batch in patches.batches(self.at_once(patches))]
+        return patches.in_sample_order(torch.cat(parts))
+
+    def _all_inside(self, patches: Tiles, batch: Batch, transform: Combination) -> Bool[Tensor, " samples"]:
+        """The same for the samples of a batch; points are looked at where bounds leave it open."""
+        boxes = patches.boxes[batch.tiles]
+        nothing = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.corners.device)
+        bounds = told(transform, boxes, self.scene.moving.grid) or Told(nothing, nothing)
+        sure = bounds.inside if self.scene.moving_mask is None else nothing
+        # of a patch that has a point outside, it does not matter which; of a tile it does
+        known = sure | bounds.outside if boxes.shape == patches.view.shape else sure
+        held = sure[:, None].repeat(1, boxes.points_each)
+        left = (~known).nonzero()[:, 0]
+        if len(left):
+            points = mapped(transform, boxes.some(left)).points
+            held[left] = self.metric.valid(points).reshape(len(left), -1)
+        return patches.all_of_patch(batch, held.flatten())
+
+    @cached_property
+    def _fixed_features(self) -> list[FixedFeatures]:
+        scene = self.scene
+        return [FixedFeatures(model, scene.fixed.grid, scene.fixed_mask, self._features_of) for model, _ in self.models]
+
+    def _features_of(self, model: PatchModel, tiles: Tiles) -> list[Tensor]:
         parts = []
         for batch in tiles.batches(self.at_once(tiles)):
             layers = model.layers(self.fixed.values(tiles.boxes[batch.tiles]))
@@ -187,20 +215,13 @@ class _Forward:
 
 
 class MovingPass:
-    """One model's features of the moving image under a transform; `valid` says of which samples the whole patch is
-    inside the moving image and its mask.
+    """One model's features of the moving image under a transform.
 
     All that a gradient needs is kept where one batch holds all tiles; else each batch is computed again for it.
     """
 
     def __init__(
-        self,
-        mode: JacobianMode,
-        model: PatchModel,
-        tiles: Tiles,
-        checked: Tiles | None,
-        transform: Combination,
-        gradient: bool,
+        self, mode: JacobianMode, model: PatchModel, tiles: Tiles, transform: Combination, gradient: bool
     ) -> None:
         self._mode = mode
         self._model = model
@@ -209,15 +230,12 @@ class MovingPass:
         self._batches = tiles.batches(mode.at_once(tiles))
         keep = gradient and len(self._batches) == 1
         self._kept: _Forward | None = None
-        parts, valid = [], []
+        parts = []
         for batch in self._batches:
             forward = self._forward(batch, keep)
             parts.append([f.detach() for f in forward.features])
-            if checked is None:
-                valid.append(tiles.all_of_patch(batch, mode.metric.valid(forward.mapped.points)))
             self._kept = forward if keep else None
         self.features = [tiles.in_sample_order(torch.cat(layer)) for layer in zip(*parts, strict=True)]
-        self.valid = tiles.in_sample_order(torch.cat(valid)) if checked is None else self._inside(checked)
 
     def pull_back(self, derivatives: Sequence[Tensor]) -> Float[Tensor, " parameters"]:
         """What derivatives to the features are to the parameters of the transform; to be asked for once."""
@@ -241,13 +259,6 @@ class MovingPass:
         with torch.set_grad_enabled(gradient):
             layers = self._model.layers(seen)
             return _Forward(moved, found, seen, self._tiles.features(batch, layers))
-
-    def _inside(self, patches: Tiles) -> Bool[Tensor, " samples"]:
-        found = []
-        for batch in patches.batches(self._mode.at_once(patches)):
-            moved = mapped(self._transform, patches.boxes[batch.tiles]).points
-            found.append(patches.all_of_patch(batch, self._mode.metric.valid(moved)))
-        return patches.in_sample_order(torch.cat(found))
 
 
 def random_turns(count: int, generator: torch.Generator) -> Float[Tensor, "turns 3 3"]:

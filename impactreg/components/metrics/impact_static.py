@@ -28,6 +28,7 @@ from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.models import reduction
 from impactreg.models.features import extract, sampling_grid, statistics
+from impactreg.models.precision import reduced
 from impactreg.parameters import LayerSettings, ModelSettings
 
 FIXED_ORDER = 3
@@ -140,16 +141,18 @@ class StaticMode(Mode):
         return maps
 
     def _layers_of(self, model: ModelSettings, seen: Image, known: Sequence[float]) -> list[Image]:
-        return extract(
-            self.extractor(model, seen.data.device),
-            seen,
-            model_dimension=model.dimension,
-            channels=model.channels,
-            patch_size=model.patch_size,
-            layers_mask=model.layers_mask,
-            statistics=known,
-            mixed_precision=self.settings.use_mixed_precision,
-        )
+        extractor, mixed = self.extractor(model, seen.data.device), self.settings.use_mixed_precision
+        with reduced(extractor, mixed, model.dimension, model.channels, len(model.layers_mask)):
+            return extract(
+                extractor,
+                seen,
+                model_dimension=model.dimension,
+                channels=model.channels,
+                patch_size=model.patch_size,
+                layers_mask=model.layers_mask,
+                statistics=known,
+                mixed_precision=mixed,
+            )
 
     def _write(self, image: Image, name: str) -> None:
         if not self.settings.feature_map_directory:

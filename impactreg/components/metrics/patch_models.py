@@ -14,6 +14,7 @@ from impactreg.errors import ModelError, ParameterError
 from impactreg.models import patches
 from impactreg.models.extractor import rounded_direction
 from impactreg.models.features import statistics
+from impactreg.models.precision import reduced
 from impactreg.parameters import ModelSettings
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class PatchModel:
         )
         self._statistics = torch.tensor(statistics(image), dtype=torch.float32)
         self._seen_before = False
+        self._best: dict[int, int] = {}
         self._whole, self.channels = self._answer()
         self._warn()
 
@@ -62,17 +64,21 @@ class PatchModel:
         ends = [max(n // 2, n - 1 - n // 2) * v for n, v in self._sizes]
         return math.hypot(*ends) if self.is_plane else max(ends)
 
+    @property
+    def shares(self) -> bool:
+        """Whether patches may be shown in tiles that they share."""
+        return self._mode.settings.evaluation != "Patches" and not self.is_plane
+
     def layers(self, images: Float[Tensor, "batch some_channels *space"]) -> list[Tensor]:
         """The selected layers [batch, channel, *space] of what `tiles` show; one channel is repeated for a model
         of several.
         """
         check, self._seen_before = not self._seen_before, True
-        return self._patch.layers(
-            images.expand(-1, self._settings.channels, *images.shape[2:]),
-            self._statistics,
-            mixed_precision=self._mode.settings.use_mixed_precision,
-            check_values=check,
-        )
+        mixed, channels = self._mode.settings.use_mixed_precision, self._settings.channels
+        shown = images.expand(-1, channels, *images.shape[2:])
+        number = len(self._settings.layers_mask)
+        with reduced(self._patch.extractor, mixed, self._settings.dimension, channels, number):
+            return self._patch.layers(shown, self._statistics, mixed_precision=mixed, check_values=check)
 
     def tiles(
         self, points: Float[Tensor, "points dim"], turns: Float[Tensor, "points 3 3"] | None
@@ -97,17 +103,28 @@ class PatchModel:
         period = patches.period_of(self._patch, part)
         if period is None:
             return None
-        dense = self._mode.settings.evaluation == "Dense"
+        side, tiles = self._cheapest(cut, lattice, part, period)
+        if tiles is None or (tiles.voxels >= cut.voxels and self._mode.settings.evaluation != "Dense"):
+            return None
+        whole = Lattice.of(boxes, self._grid)
+        if part.shape == self._whole.shape or whole is None:
+            return tiles, None
+        return tiles, shared(boxes, whole, self._whole, 1, side * period)
+
+    def _cheapest(self, cut: Tiles, lattice: Lattice, part: patches.View, period: int) -> tuple[int, Tiles | None]:
+        """The tiles that show a model the fewest voxels, and how many patches start along their sides.
+
+        What was best for some samples is taken for all others of that number: an iteration draws like the one before.
+        """
+        best = self._best.get(cut.samples)
+        if best is not None:
+            return best, shared(cut.boxes, lattice, part, period, best)
         tried = sorted(candidates(cut.boxes, lattice, part, period), key=lambda pair: pair[1].voxels)
         for side, tiles in tried:
-            if tiles.voxels >= cut.voxels and not dense:
-                return None
             if patches.shares_tiles(self._patch, part, period, tiles.boxes.shape):
-                whole = Lattice.of(boxes, self._grid)
-                if part.shape == self._whole.shape or whole is None:
-                    return tiles, None
-                return tiles, shared(boxes, whole, self._whole, 1, side * period)
-        return None
+                self._best[cut.samples] = side
+                return side, tiles
+        return 1, None
 
     def _around(self, points: Float[Tensor, "points dim"], turns: Float[Tensor, "points 3 3"] | None) -> Boxes:
         axes = torch.tensor(self._grid.direction, dtype=points.dtype, device=points.device)[None]

@@ -20,6 +20,8 @@ FEW = 256
 """Patches that are looked at to learn whether they are on lattices at all."""
 SAME_PLACE = 1e-4
 """Positions on a lattice, in its steps, that differ by less are one."""
+MOST_KINDS = 1 << 62
+"""What a whole number can tell apart."""
 
 
 class Batch(NamedTuple):
@@ -54,6 +56,17 @@ class Tiles:
         """How many voxels a model is shown."""
         return len(self.boxes) * self.boxes.points_each
 
+    def only(self, samples: Bool[Tensor, " samples"]) -> "Tiles":
+        """The tiles that some of the samples need, for these alone."""
+        if bool(samples.all()):
+            return self
+        if self.order is None or self.tile_of is None or self.starts is None:
+            return Tiles(self.boxes.some(samples), self.view)
+        kept = samples[self.order]
+        tiles, tile_of = torch.unique_consecutive(self.tile_of[kept], return_inverse=True)
+        order = (samples.cumsum(dim=0) - 1)[self.order[kept]]
+        return Tiles(self.boxes.some(tiles), self.view, order, tile_of, self.starts[kept])
+
     def batches(self, at_once: int) -> list[Batch]:
         """All tiles in their order, at most so many at a time."""
         if at_once not in self._batches:
@@ -75,14 +88,17 @@ class Tiles:
     def all_of_patch(self, batch: Batch, points: Bool[Tensor, " points"]) -> Bool[Tensor, " samples"]:
         """For each of a batch's samples, whether something holds at all points of its patch."""
         held = points.reshape(-1, *self.boxes.shape)
+        everywhere = held.flatten(1).all(dim=1)
         if self.tile_of is None or self.starts is None:
-            return held.flatten(1).all(dim=1)
+            return everywhere
+        tiles, starts = self.tile_of[batch.samples] - batch.tiles.start, self.starts[batch.samples]
+        if self.boxes.shape == self.view.shape or bool(everywhere.all()):
+            return everywhere[tiles]
         missed = (~held)[:, None].float()
         pool = F.max_pool3d if held.ndim == 4 else F.max_pool2d
         for axis, length in enumerate(self.view.shape):
             window = [length if other == axis else 1 for other in range(held.ndim - 1)]
             missed = pool(missed, window, stride=1)
-        tiles, starts = self.tile_of[batch.samples] - batch.tiles.start, self.starts[batch.samples]
         return missed[(tiles, 0, *starts.T)] == 0
 
     def in_sample_order(self, values: Tensor) -> Tensor:
@@ -136,17 +152,16 @@ def shared(patches: Boxes, lattice: Lattice, view: View, period: int, side: int)
     """The tiles in which `side` patches start along each axis, `period` voxels apart, as far as they are needed."""
     whole = torch.floor(lattice.first + SAME_PLACE)
     shift = lattice.first - whole
-    kinds = torch.zeros(len(whole), dtype=torch.long, device=whole.device)
-    for values in ((shift / SAME_PLACE).round(), torch.remainder(whole, period), torch.floor(whole / (period * side))):
-        for column in values.long().T:
-            _, number = torch.unique(column, return_inverse=True)
-            _, kinds = torch.unique(kinds * (len(column) + 1) + number, return_inverse=True)
-    order = torch.argsort(kinds, stable=True)
-    tile_of = kinds[order]
+    # counted from the first patch, so that patches which fill a box fill its tiles
+    least = whole.amin(dim=0)
+    whole = whole - least
     rest = torch.remainder(whole, period)
     start = whole - torch.remainder(whole - rest, period * side)
-    first = torch.searchsorted(tile_of, torch.arange(int(tile_of[-1]) + 1, device=tile_of.device))
-    corners = lattice.corners((start + shift)[order[first]])
+    kinds = _kinds([*(shift / SAME_PLACE).round().long().T, *start.long().T])
+    order = torch.argsort(kinds, stable=True)
+    tile_of = kinds[order]
+    first = order[torch.searchsorted(tile_of, torch.arange(int(tile_of[-1]) + 1, device=tile_of.device))]
+    corners = lattice.corners((start + shift)[first] + least)
     boxes = Boxes(corners, patches.axes, tuple(n + (side - 1) * period for n in view.shape))
     return Tiles(boxes, view, order, tile_of, (whole - start)[order].flip(1).long())
 
@@ -158,3 +173,19 @@ def candidates(patches: Boxes, lattice: Lattice, view: View, period: int) -> Ite
         yield side, tiles
         if len(tiles.boxes) == 1 or side ** len(view.shape) * 8 > math.prod(view.shape) * len(patches):
             return
+
+
+def _kinds(columns: Sequence[Int[Tensor, " points"]]) -> Int[Tensor, " points"]:
+    """One number from 0 on for each combination of the columns' values."""
+    key, many = torch.zeros_like(columns[0]), 1
+    for column in columns:
+        least, most = (int(end) for end in torch.aminmax(column))
+        if least == most:
+            continue
+        if many * (most - least + 1) > MOST_KINDS:
+            _, key = torch.unique(key, return_inverse=True)
+            many = len(key)
+        key = key * (most - least + 1) + (column - least)
+        many *= most - least + 1
+    numbers: Tensor = torch.unique(key, return_inverse=True)[1]
+    return numbers

@@ -80,3 +80,17 @@ def test_the_order_of_tiles_and_that_of_samples_undo_each_other():
     values = torch.arange(len(given))
     assert torch.equal(tiles.in_sample_order(tiles.in_tile_order(values)), values)
     assert torch.equal(Tiles(given, VIEW).in_tile_order(values), values)
+
+
+@pytest.mark.parametrize("side", [None, 1, 4])
+def test_some_samples_keep_their_order_and_the_tiles_that_they_need(side):
+    given = patches()
+    tiles = Tiles(given, VIEW) if side is None else shared(given, Lattice.of(given, GRID), VIEW, 1, side)
+    kept = torch.rand(len(given), generator=torch.Generator().manual_seed(1)) < 0.3
+    few = tiles.only(kept)
+    expected = given.points.reshape(len(given), -1, 3)[kept]
+    found = few.boxes.points.reshape(len(expected), -1, 3) if side is None else seen(few)
+    torch.testing.assert_close(found, expected)
+    assert few.samples == int(kept.sum())
+    assert len(few.boxes) < len(tiles.boxes)
+    assert tiles.only(torch.ones_like(kept)) is tiles

@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,7 +77,7 @@ def registration_parser(caption: str, epilog: str) -> Parser:
     parser.needed = {"fixed": "-f", "moving": "-m"}
     _add_registration_flags(parser)
     _add_our_flags(parser)
-    _add_common_flags(parser)
+    add_common_flags(parser, elastix=True)
     return parser
 
 
@@ -126,7 +126,7 @@ def transformix_parser(caption: str) -> Parser:
         action="store_true",
         help="-in holds labels: no new ones come up, the pixel type stays, and outside is 0",
     )
-    _add_common_flags(parser)
+    add_common_flags(parser, elastix=True)
     return parser
 
 
@@ -202,15 +202,7 @@ def _add_registration_flags(parser: Parser) -> None:
 def _add_our_flags(parser: Parser) -> None:
     add = parser.add_argument_group("impactreg's flags").add_argument
     add("--device", metavar="DEVICE", help="cpu, cuda or cuda:1; by default what ImpactGPU says")
-    add(
-        "--models",
-        metavar="DIR",
-        action="extend",
-        nargs="+",
-        default=[],
-        type=Path,
-        help="folders in which feature extractors are found",
-    )
+    add_models_flag(add)
     add(
         "--engine",
         metavar="NAME",
@@ -230,11 +222,21 @@ def _add_our_flags(parser: Parser) -> None:
     add("--check", action="store_true", help="read everything, print the plan, and register nothing")
 
 
-def _add_common_flags(parser: Parser) -> None:
+def add_models_flag(add: Callable[..., argparse.Action]) -> None:
+    """Where models are looked for."""
+    text = "folders in which models are found"
+    add("--models", metavar="DIR", action="extend", nargs="+", default=[], type=Path, help=text)
+
+
+def add_common_flags(parser: Parser, *, elastix: bool = False, level: str = "info", threads: bool = True) -> None:
+    """The flags that most verbs have; `elastix` adds one that only elastix gives a meaning to."""
     add = parser.add_argument_group("other flags").add_argument
-    add("-threads", metavar="N", type=_positive, help="how many threads to use")
-    add("-loglevel", metavar="LEVEL", choices=LOG_LEVELS, default="info", help="off, error, warning or info (default)")
-    add("-priority", metavar="WORD", help="for elastix's sake; without effect")
+    if threads:
+        add("-threads", metavar="N", type=_positive, help="how many threads to use")
+    told = ", ".join(f"{each} (default)" if each == level else each for each in LOG_LEVELS)
+    add("-loglevel", metavar="LEVEL", choices=LOG_LEVELS, default=level, help=told)
+    if elastix:
+        add("-priority", metavar="WORD", help="for elastix's sake; without effect")
     add("--debug", action="store_true", help="show where in the program an error came from")
     add("--version", action="version", version=f"impactreg {version()}", help="print the version")
 

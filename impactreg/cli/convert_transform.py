@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from impactreg.cli.arguments import LOG_LEVELS, Parser, version
+from impactreg.cli.arguments import Parser, add_common_flags
 from impactreg.cli.console import console
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def parser() -> Parser:
     add("--reference", metavar="FIXED", help="fixed image, whose grid fields and TransformParameters files have")
     add("--moving", metavar="MOVING", help="moving image; needed for Learn2Reg's fields, in and out")
     add("--learn2reg", action="store_true", help="write a .nii.gz in Learn2Reg's convention")
-    add("-loglevel", choices=LOG_LEVELS, default="info", help="what to tell: off, error, warning or info (default)")
-    add("--debug", action="store_true", help="show where in the program an error came from")
-    add("--version", action="version", version=f"impactreg {version()}", help="print the version")
+    add_common_flags(result, threads=False)
     return result
 
 

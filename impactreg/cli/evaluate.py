@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from impactreg.cli.arguments import LOG_LEVELS, Parser, version
+from impactreg.cli.arguments import Parser, add_common_flags
 from impactreg.cli.console import console
 from impactreg.cli.register import set_threads
 
@@ -49,12 +49,8 @@ def parser() -> Parser:
     result = Parser("impactreg evaluate", "Tells how good a registration is, before and after.", EXAMPLES)
     _add_case_flags(result)
     _add_dataset_flags(result)
-    add = result.add_argument_group("other flags").add_argument
-    add("-out", dest="output", metavar="DIR", type=Path, help="folder for evaluation.csv and evaluation.json")
-    add("-threads", metavar="N", type=int, help="how many threads to use")
-    add("-loglevel", choices=LOG_LEVELS, default="info", help="what to tell (default: info)")
-    add("--debug", action="store_true", help="show where an error came from")
-    add("--version", action="version", version=f"impactreg {version()}", help="print the version")
+    result.add_argument("-out", dest="output", metavar="DIR", type=Path, help="folder for evaluation.csv and .json")
+    add_common_flags(result)
     return result
 
 
@@ -102,8 +98,6 @@ def _check(options: Namespace) -> None:
         parser().error("--dataset needs --fields, the folder with the displacement fields")
     if options.dataset is None and not {"transform", *_POINTS_AND_LABELS} & set(given):
         parser().error("there is nothing to evaluate: give -tp, -fp and -mp, -fl and -ml, or --dataset and --fields")
-    if options.threads is not None and options.threads < 1:
-        parser().error("argument -threads: a number above 0 is needed")
 
 
 def _evaluated_case(options: Namespace) -> "Evaluation":

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from impactreg.cli.arguments import LOG_LEVELS, Parser, version
+from impactreg.cli.arguments import Parser, add_common_flags, version
 from impactreg.cli.console import console
 from impactreg.cli.register import set_threads
 
@@ -27,8 +27,6 @@ EXAMPLES = """examples:
 def run(arguments: Sequence[str]) -> None:
     """Writes what the model makes of the image; raises `UsageError` or an `ImpactregError`."""
     options = parser().read(arguments)
-    if options.threads is not None and options.threads < 1:
-        parser().error("-threads is a number above 0")
     with console(options.loglevel):
         logger.info("impactreg %s", version())
         set_threads(options.threads)
@@ -104,13 +102,11 @@ def _add_results(parser: Parser) -> None:
 
 
 def _add_machine(parser: Parser) -> None:
-    add = parser.add_argument_group("other flags").add_argument
+    add = parser.add_argument_group("where").add_argument
     add("-device", metavar="cpu|cuda[:N]", default="cpu", help="where to compute; the CPU by default")
     add("-mixed", action="store_true", help="compute in half precision where a GPU can do so safely")
     add("-memory", metavar="GIB", type=float, help="results beyond this lie on the disk; half of the memory by default")
-    add("-threads", metavar="N", type=int, help="how many threads to use")
-    add("-loglevel", choices=LOG_LEVELS, default="info", help="what to tell: off, error, warning or info (default)")
-    add("--debug", action="store_true", help="show where in the program an error came from")
+    add_common_flags(parser)
 
 
 def _infer(options: Namespace) -> None:

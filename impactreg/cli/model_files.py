@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from impactreg.cli.arguments import Parser
+from impactreg.cli.arguments import Parser, add_models_flag
 from impactreg.cli.components import BOLD, painted, wrapped
 from impactreg.cli.models import subparser
 from impactreg.cli.packages import check_package, is_package
@@ -98,7 +98,7 @@ def run_export(arguments: Sequence[str]) -> None:
 
 def _with_inputs(parser: Parser) -> Parser:
     add = parser.add_argument
-    add("--models", metavar="DIR", action="extend", nargs="+", default=[], type=Path, help="folders to find models in")
+    add_models_flag(add)
     add("--dimension", type=int, choices=[2, 3], help="dimension of the model's input, where it is not found out")
     add("--channels", metavar="N", type=int, help="channels of the model's input, where they are not found out")
     add(

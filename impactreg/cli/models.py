@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from impactreg.cli.arguments import LOG_LEVELS, Parser, UsageError, nearest
+from impactreg.cli.arguments import Parser, UsageError, add_common_flags, nearest
 from impactreg.cli.components import BOLD, painted, wrapped
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def parser() -> Parser:
 def subparser(word: str, caption: str, examples: str) -> Parser:
     """A parser for one sub-verb, with what all of them take."""
     result = Parser(f"impactreg models {word}", caption, f"examples:\n{examples}")
-    add = result.add_argument
-    add("-loglevel", choices=LOG_LEVELS, default="warning", help="what to tell: off, error, warning (default) or info")
-    add("--debug", action="store_true", help="show where in the program an error came from")
+    add_common_flags(result, level="warning", threads=False)
     return result
 
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from impactreg.cli.arguments import LOG_LEVELS, Parser
+from impactreg.cli.arguments import Parser, add_common_flags, add_models_flag
 from impactreg.cli.console import console
 from impactreg.cli.register import set_threads
 
@@ -41,8 +41,6 @@ def run(arguments: Sequence[str]) -> None:
 def _check(options: Namespace) -> None:
     if (options.fixed_points is None) != (options.moving_points is None):
         parser().error("-fp and -mp go together: the same landmarks in both images")
-    if options.threads is not None and options.threads < 1:
-        parser().error("argument -threads: a number above 0 is needed")
     if (options.fixed_labels is None) != (options.moving_labels is None):
         parser().error("-fl and -ml go together: labels of both images")
 
@@ -63,8 +61,6 @@ def parser() -> Parser:
     add("-mp", dest="moving_points", metavar="POINTS", type=Path, help="the same landmarks in the moving image")
     add("-fl", dest="fixed_labels", metavar="LABELS", help="label image on the fixed image")
     add("-ml", dest="moving_labels", metavar="LABELS", help="label image on the moving image")
-    add("--models", metavar="DIR", action="extend", nargs="+", default=[], type=Path, help="folders with the models")
-    add("-threads", metavar="N", type=int, help="how many threads to use")
-    add("-loglevel", choices=LOG_LEVELS, default="info", help="what to tell: off, error, warning or info (default)")
-    add("--debug", action="store_true", help="show where in the program an error came from")
+    add_models_flag(add)
+    add_common_flags(result)
     return result

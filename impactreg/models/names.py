@@ -120,7 +120,7 @@ class _Reader:
 
     def tokens(self, text: str) -> Iterator[list[str]]:
         """The words of each part between underscores, without the `model` in front."""
-        words = [part.split("-") for part in text.strip().split("_")]
+        words = [[word.strip() for word in part.split("-")] for part in text.split("_")]
         if words[0][0].lower() == "model":
             if len(words[0]) > 1:
                 self.remarks.append("the word model is joined to the next by '-' and not by '_'")

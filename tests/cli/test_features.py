@@ -46,7 +46,7 @@ def test_the_flags_reach_the_engine(pair: tuple[str, str], tmp_path: Path) -> No
         ([*MODEL, "-patch", "99999"], "a patch of 99999 x 99999 voxels is more than a model can take", 1),
         ([*MODEL, "-axis", "t"], "invalid choice: 't'", 2),
         ([*MODEL, "-overlaps", "3"], "there is no flag -overlaps; did you mean -overlap?", 2),
-        ([*MODEL, "-threads", "0"], "-threads is a number above 0", 2),
+        ([*MODEL, "-threads", "0"], "-threads: a number above 0 is needed", 2),
         ([], "the following arguments are required: -model", 2),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_question_is_answered_once(model):
     assert recall(model, "what", measure, tuple) == (1, 2.5)
     assert recall(model, "what else", measure, tuple) == (3, 4.5)
     assert left == []
-    assert json.loads(files()[0].read_text()) == {"what": [1, 2.5], "what else": [3, 4.5]}
+    assert json.loads(files()[0].read_text(encoding="utf-8")) == {"what": [1, 2.5], "what else": [3, 4.5]}
 
 
 def test_another_model_another_version_of_pytorch_and_another_file_have_answers_of_their_own(
@@ -69,9 +69,9 @@ def test_another_model_another_version_of_pytorch_and_another_file_have_answers_
 @pytest.mark.parametrize("content", ["", '{"what": ', "[1]", '{"what": "many"}', "\x00\xff", '{"what": null}'])
 def test_a_damaged_file_is_made_anew(model, content):
     recall(model, "what", lambda: 1, int)
-    files()[0].write_text(content)
+    files()[0].write_text(content, encoding="utf-8")
     assert recall(model, "what", lambda: 2, int) == 2
-    assert json.loads(files()[0].read_text())["what"] == 2
+    assert json.loads(files()[0].read_text(encoding="utf-8"))["what"] == 2
 
 
 def test_where_nothing_can_be_written_it_is_measured_every_time(model, tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def opened(page: Path, folder: Path, width: int) -> tuple[Any, str]:
             "--enable-logging=stderr", f"--window-size={width},900", "--virtual-time-budget=30000", "--dump-dom",
             copy.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, encoding="utf-8", timeout=120, check=False,
     )  # fmt: skip
     found = re.search(r'<pre id="seen">(.*?)</pre>', ended.stdout, flags=re.DOTALL)
     assert found, ended.stderr[-2000:]

@@ -18,7 +18,10 @@ RIGID = {
     "Optimizer": "AdaptiveStochasticGradientDescent",
     "ImageSampler": "RandomCoordinate",
     "NumberOfSpatialSamples": 200,
-    "MaximumNumberOfIterations": 6,
+    "MaximumNumberOfIterations": 4,
+    "NumberOfGradientMeasurements": 2,
+    "NumberOfJacobianMeasurements": 40,
+    "NumberOfSamplesForExactGradient": 100,
     "NumberOfResolutions": 2,
     "FinalGridSpacingInVoxels": 6,
     "WriteTransformParametersEachResolution": "true",
@@ -57,7 +60,7 @@ FIXED, MOVING = blobs(0.0), blobs(1.3)
 class Interrupt:
     """A watcher that interrupts the run as Ctrl-C does, before an iteration of a resolution of a stage is done."""
 
-    def __init__(self, stage, level, number=3):
+    def __init__(self, stage, level, number=2):
         self.where = (stage, level, number)
 
     def __call__(self, iteration):
@@ -81,9 +84,12 @@ def texts(folder):
     return found
 
 
-@pytest.mark.parametrize("maps", [[RIGID, BSPLINE], [RIGID, IMPACT]], ids=["bspline", "impact"])
-@pytest.mark.parametrize(("stage", "level"), [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)])
-def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, maps, stage, level):
+@pytest.mark.parametrize(
+    ("second", "stage", "level"),
+    [(BSPLINE, 0, 0), (BSPLINE, 0, 1), (BSPLINE, 1, 0), (BSPLINE, 1, 2), (IMPACT, 1, 0), (IMPACT, 1, 1)],
+)
+def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, second, stage, level):
+    maps = [RIGID, second]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run(maps, whole)
     with pytest.raises(KeyboardInterrupt):

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except UsageError as error:
-        return _complain(f"{error}; see impactreg --help", 2)
+        return _complain(f"{error}; see {_helped(arguments)} --help", 2)
     except KeyboardInterrupt:
         return _complain(f"interrupted{_how_to_go_on(arguments)}", 130)
     except BrokenPipeError:
@@ -57,6 +57,18 @@ def _verb(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     if arguments[0] not in VERBS:
         raise UsageError(f"there is no verb {arguments[0]}{nearest(arguments[0], list(VERBS))}")
     return arguments[0], arguments[1:]
+
+
+def _helped(arguments: Sequence[str]) -> str:
+    """The verb whose help tells more."""
+    if not arguments or arguments[0] not in VERBS or arguments[0] == "register":
+        return "impactreg"
+    words = arguments[:1]
+    if words[0] == "models":
+        from impactreg.cli.models import SUBVERBS
+
+        words = [*words, *(word for word in arguments[1:2] if word in {name for name, *_ in SUBVERBS})]
+    return " ".join(("impactreg", *words))
 
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from impactreg.cli.arguments import Parser, UsageError, add_common_flags, nearest
 from impactreg.cli.components import BOLD, painted, wrapped
+from impactreg.errors import ModelError
 
 if TYPE_CHECKING:
     from impactreg.models.cards import CardFile, ModelCard
@@ -136,7 +137,7 @@ def _chosen(names: Sequence[str]) -> Iterator[tuple["ModelCard", "CardFile"]]:
             yield found
         else:
             near = nearest(name, [*(card.family for card in families.values()), *all_names()])
-            raise UsageError(f"there is no model {name}{near or '; see impactreg models list'}")
+            raise ModelError(f"there is no model {name}{near}; impactreg models list tells all")
 
 
 def _fetch(card: "ModelCard", file: "CardFile", options: Namespace) -> None:

@@ -127,6 +127,7 @@ def read_itk_transform(path: FilePath) -> list[tuple[str, list[float], list[floa
 
     A composite comes first and its members follow, the one applied first last. Raises `TransformError`.
     """
+    _check_hdf5(Path(path))
     import itk
 
     try:
@@ -136,6 +137,22 @@ def read_itk_transform(path: FilePath) -> list[tuple[str, list[float], list[floa
     if len(transforms) == 1 and hasattr(transforms[0], "GetNthTransform"):
         transforms += [transforms[0].GetNthTransform(i) for i in range(transforms[0].GetNumberOfTransforms())]
     return [itk_transform_parts(each) for each in transforms]
+
+
+def _check_hdf5(path: Path) -> None:
+    """Refuses a file that is no HDF5 file or lacks its end, on which the library writes pages to stderr."""
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        return
+    try:
+        with path.open("rb") as file:
+            start = file.read(48)
+        size = path.stat().st_size
+    except OSError as error:
+        raise TransformError(f"{path}: cannot be read: {error.strerror}") from None
+    # The superblock tells where the file ends: since its version 2 at byte 28, before at byte 40, in 8 bytes.
+    end = start[28:36] if start[8:9] in (b"\x02", b"\x03") else start[40:48]
+    if not start.startswith(b"\x89HDF\r\n\x1a\n") or len(end) < 8 or int.from_bytes(end, "little") > size:
+        raise TransformError(f"{path}: the transform cannot be read: this is no HDF5 file, or a truncated one")
 
 
 def itk_transform_of(text: str) -> Any:

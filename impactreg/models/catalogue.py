@@ -34,7 +34,8 @@ def locate(written: str, *, relative_to: Path | None = None, search: Sequence[Pa
     parts, longest first, in each folder of `search` and then of the environment variable IMPACTREG_MODELS
     (`/Data/Models/TS/a.pt` is `DIR/TS/a.pt` or `DIR/a.pt`); today's name of an older name that a card knows, in these
     folders (`TS/M730_2_Layers.pt` is `DIR/TS/M730.pt`); what `impactreg models fetch` brought, verified; built-in
-    models by trailing parts (`MIND/R1D2_3D.pt`), made on the spot and cached. Nothing is downloaded. Raises
+    models by trailing parts (`MIND/R1D2_3D.pt`), made on the spot and cached. Known names may lack `.pt`. Nothing is
+    downloaded. Raises
     `ModelError` that tells where it looked, the nearest known names and what to do, or that a fetched file changed.
     """
     folders = [*search, *map(Path, filter(None, os.environ.get("IMPACTREG_MODELS", "").split(os.pathsep)))]
@@ -93,7 +94,10 @@ def _is_file(path: Path) -> bool:
 def _built_in(written: str) -> Path | None:
     name = "/".join(parts(written)[-2:])
     if name not in variants():
-        return None
+        found = known(written)
+        if found is None or found[0].source != "built-in":
+            return None
+        name = found[1].path
     try:
         return _cached(name, cache_folder() / "models")
     except OutputError:

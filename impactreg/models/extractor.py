@@ -109,7 +109,8 @@ class Extractor:
         if not isinstance(output, list) or not all(isinstance(layer, Tensor) for layer in output):
             raise ModelError(f"{self.name}: the model returns {_described(output)}; a list of tensors is needed")
         if len(output) < number_of_layers:
-            raise ModelError(f"{self.name}: the model returns {len(output)} layers; {number_of_layers} are asked for")
+            returned = f"{len(output)} layer{'' if len(output) == 1 else 's'}"
+            raise ModelError(f"{self.name}: the model returns {returned}; {number_of_layers} are asked for")
         for number, layer in enumerate(output[:number_of_layers]):
             self._check(layer, f"layer {number + 1} of {len(output)}", x, check_values)
         layers = output[:number_of_layers]

@@ -132,7 +132,10 @@ class Store:
             if offline:
                 found = None if mirror else from_hub_cache(repository, file.path, revision, folder)
                 if found is None:
-                    raise ModelError(f"{file.path}: it is not on this machine, and the network is not to be used")
+                    raise ModelError(
+                        f"{file.path}: it is not on this machine, and the network is not to be used: "
+                        "fetch it without --offline, IMPACTREG_OFFLINE and HF_HUB_OFFLINE"
+                    )
                 return found
             log.info("fetching %s from %s", file.path, mirror or repository)
             if mirror:

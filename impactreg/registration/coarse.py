@@ -29,6 +29,8 @@ from impactreg.models.catalogue import locate
 from impactreg.parameters import ParameterMap, RunSettings, keys_of
 from impactreg.parameters.settings import Unknown, unknown_keys
 from impactreg.registration.case import Case, Iteration, StageResult, Watch
+from impactreg.registration.dense_estimate import of_coarse
+from impactreg.registration.estimate import Estimate
 from impactreg.registration.registration import Registration
 from impactreg.registration.results import Recorder
 
@@ -71,6 +73,10 @@ class ImpactCoarseRegistration(Registration, name="ImpactCoarseRegistration"):
         search = _search(settings, case.fixed)
         check_memory(search, whole_cells(case.fixed.grid.shape, search), 1, case.device)
 
+    def estimate(self, case: Case) -> Estimate:
+        """By the displacements that are tried and the feature maps."""
+        return of_coarse(self._read(case.fixed.dimension), case)
+
     def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
         """The models of both images."""
         settings, source = self._read(dimension), self.parameter_map.source
@@ -94,7 +100,7 @@ class ImpactCoarseRegistration(Registration, name="ImpactCoarseRegistration"):
         sides = _Features(aligned, settings, self.parameter_map.source, seed, start).sides()
         search = _search(settings, aligned.fixed)
         weights = tuple(layer.weight for layer in settings.compared)
-        comparison = Comparison(*sides, search, weights, settings.normalize_loss)
+        comparison = Comparison(*sides, search, weights, settings.normalize_losses)
         return _Run(aligned, settings, comparison, start, recorder, watch).result()
 
     def _read(self, dimension: int) -> CoarseSettings:

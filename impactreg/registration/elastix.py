@@ -223,7 +223,11 @@ def run(
     with elastix_process.folder() as folder:
         elastix_process.write_job(folder, seen, _map_for_elastix(parameter_map, case.seed), initial)
         tables = Tables(folder, parameter_map, recorder.number, settings.number_of_resolutions)
-        stopped = elastix_process.follow(folder, tables, watch)
+        try:
+            stopped = elastix_process.follow(folder, tables, watch)
+        except KeyboardInterrupt:
+            _keep_complete(folder, tables, initial, recorder, case)
+            raise
         return _collect(folder, tables, initial, recorder, case, stopped=stopped)
 
 
@@ -258,6 +262,14 @@ def _collect(
     for reason in ends:
         logger.info("Stopping condition: %s.", reason)
     return StageResult(transform, tuple(tuple(tables.rows[level]) for level in done), tuple(ends))
+
+
+def _keep_complete(folder: Path, tables: Tables, initial: Combination | None, recorder: Recorder, case: Case) -> None:
+    """Hands on the transform of the last resolution after which another one had begun, if there is one."""
+    level = len(tables.rows) - 2
+    file = folder / f"TransformParameters.0.R{level}.txt"
+    if level >= 0 and file.exists():
+        recorder.complete(level, _read(file, initial, case))
 
 
 def _read(file: Path, initial: Combination | None, case: Case) -> Combination:

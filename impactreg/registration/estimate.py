@@ -74,7 +74,7 @@ def _level(parameter_map: ParameterMap, case: Case, level: int) -> tuple[float |
 
 def _impact(settings: ImpactSettings, case: Case, visits: int) -> tuple[float | None, float]:
     """Seconds and bytes of the metric for so many samples in all iterations together."""
-    widths = [_channels(model) for model in settings.fixed]
+    widths = [widths_of(model) for model in settings.fixed]
     if settings.mode == "Jacobian" or not all(widths):
         return None, 0.0
     voxels = sum(
@@ -87,7 +87,7 @@ def _impact(settings: ImpactSettings, case: Case, visits: int) -> tuple[float | 
     return voxels * FEATURE + visits * (2 * SAMPLE + CHANNEL * compared), 4.0 * MAPS * voxels
 
 
-def _channels(model: ModelSettings) -> list[int]:
+def widths_of(model: ModelSettings) -> list[int]:
     """Channels of each selected layer of a model; empty where no card tells them."""
     card = known(model.path)
     layers = card[1].layers if card else ()

@@ -23,6 +23,8 @@ from impactreg.parameters import ParameterMap, RunSettings, keys_of
 from impactreg.parameters.settings import Unknown, unknown_keys
 from impactreg.registration.case import Case, Iteration, StageResult, Watch
 from impactreg.registration.checkpoint import plain_tables
+from impactreg.registration.dense_estimate import of_fine
+from impactreg.registration.estimate import Estimate
 from impactreg.registration.registration import Registration
 from impactreg.registration.results import Recorder
 
@@ -61,6 +63,10 @@ class ImpactFineRegistration(Registration, name="ImpactFineRegistration"):
             raise ParameterError(
                 f"{self.parameter_map.name}: ImpactFineRegistration takes one fixed and one moving image"
             )
+
+    def estimate(self, case: Case) -> Estimate:
+        """By the points and channels that are compared in all iterations."""
+        return of_fine(self._read(case.fixed.dimension), case)
 
     def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
         """The models of all resolutions."""
@@ -114,7 +120,7 @@ class _Run:
         self.scene = Scene(
             case.fixed,
             case.moving,
-            Start.of(before, case.fixed.grid, case.device),
+            Start.of(before, case.fixed.grid, case.device, apart=not settings[0].regularize_linear_part),
             case.fixed_mask,
             case.moving_mask,
             stage.folder,

@@ -137,7 +137,7 @@ class Recorder:
     def level_done(self, level: int, transform: Combination) -> None:
         """A resolution has ended."""
         rows, self._rows = self._rows, []
-        self._complete = (level, transform)
+        self.complete(level, transform)
         if self.directory is None:
             return
         name = f"{self.number}.R{level}"
@@ -146,6 +146,10 @@ class Recorder:
             self._writer(transform).write(transform, self.directory, name)
         if RunSettings.read(self._parameter_map, level=level).write_result_image_after_each_resolution:
             self._write_image(self._resample(transform), name)
+
+    def complete(self, level: int, transform: Combination) -> None:
+        """The transform at the end of a resolution, to be written if the run is interrupted."""
+        self._complete = (level, transform)
 
     def stage_done(self, outcome: StageResult) -> None:
         """The parameter file is done: writes the final transform, the result image, and tables not yet written."""

@@ -93,4 +93,4 @@ def test_names_are_bold_on_a_terminal(capsys: Capture, monkeypatch: pytest.Monke
 )
 def test_misspelt_words_end_with_2_and_the_nearest(words: str, message: str, capsys: Capture) -> None:
     assert main(["components", *words.split()]) == 2
-    assert capsys.readouterr() == ("", f"impactreg: error: {message}; see impactreg --help\n")
+    assert capsys.readouterr() == ("", f"impactreg: error: {message}; see impactreg components --help\n")

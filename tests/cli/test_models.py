@@ -140,8 +140,8 @@ def test_a_known_model_that_is_not_here_is_described_by_its_card(models):
     [
         (["lst"], 2, "there is no models lst; did you mean list?"),
         (["list", "TZ"], 2, "there is no family TZ; did you mean TS?"),
-        (["fetch"], 2, "required: NAME"),
-        (["fetch", "TS/M999"], 2, "there is no model TS/M999; did you mean TS/M"),
+        (["fetch"], 2, "required: NAME; see impactreg models fetch --help"),
+        (["fetch", "TS/M999"], 1, "there is no model TS/M999; did you mean TS/M"),
         (["fetch", "TS/M730", "--offline"], 1, "the network is not to be used"),
         (["info", "none.pt"], 1, "none.pt: there is no such model file"),
         (["check", "TS/M730"], 1, "impactreg models fetch TS/M730.pt"),

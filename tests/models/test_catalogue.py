@@ -70,6 +70,7 @@ def test_a_users_own_file_comes_before_a_built_in_one(tmp_path):
     ("written", "shape", "sizes"),
     [
         ("MIND/R1D2_3D.pt", (6, 7, 8), (3, 1, 2)),
+        ("MIND/R1D2_3D", (6, 7, 8), (3, 1, 2)),
         ("/Data/Models/MIND/R1D2.pt", (6, 7, 8), (3, 1, 2)),
         ("/Models/MIND/R2D1_2D.pt", (9, 8), (2, 2, 1)),
     ],

@@ -160,3 +160,13 @@ def test_a_run_that_fails_leaves_nothing_to_resume(tmp_path):
     with pytest.raises(Exception, match="map outside"):
         register(FIXED, away, [far], engine="torch", output_directory=tmp_path)
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.itk
+def test_an_interrupted_elastix_stage_leaves_the_transform_of_its_last_complete_resolution(tmp_path):
+    maps = ParameterMap.default("rigid", 2).replace({"MaximumNumberOfIterations": 100, "NumberOfSpatialSamples": 300})
+    with pytest.raises(KeyboardInterrupt):
+        register(FIXED, MOVING, maps, output_directory=tmp_path, callback=Interrupt(0, 1, 0))
+    assert {path.name for path in tmp_path.glob("Transform*")} == {"TransformParameters.0.R0.txt"}
+    result = register(FIXED, MOVING, maps, output_directory=tmp_path, resume=True)
+    assert [len(rows) for rows in result.iterations[0]] == [100, 100]

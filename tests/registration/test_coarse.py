@@ -11,8 +11,9 @@ from impactreg.components.transforms.displacement import DeformationFieldTransfo
 from impactreg.components.transforms.files import read_transform
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Combination
+from impactreg.components.warping import warp
 from impactreg.errors import ParameterError, RegistrationError
-from impactreg.images import Grid, Image, Mask
+from impactreg.images import Grid, Image, Mask, read_image, write_image
 from impactreg.parameters import ParameterMap
 from impactreg.registration.case import Case, Iteration
 from impactreg.registration.coarse import DONE, STOPPED, ImpactCoarseRegistration
@@ -138,6 +139,22 @@ def test_the_field_is_written_for_transformix_and_read_back(tmp_path: Path) -> N
     again = read_transform(tmp_path / "TransformParameters.0.txt")
     torch.testing.assert_close(again(MIDDLE), result.transform(MIDDLE))
     assert "3a:Coupling" in (tmp_path / "IterationInfo.0.R0.txt").read_text()
+
+
+@pytest.mark.itk
+def test_elastix_transformix_reads_the_field(tmp_path: Path) -> None:
+    import itk
+
+    moving = picture(FIXED, 4.0)
+    result = impactreg.register(picture(FIXED), moving, KEYS, output_directory=tmp_path, engine="torch", log=None)
+    write_image(moving, tmp_path / "moving.mha")
+    parameters = itk.ParameterObject.New()
+    parameters.AddParameterFile(str(tmp_path / "TransformParameters.0.txt"))
+    parameters.SetParameter(0, "ResultImagePixelType", "float")
+    warped = itk.transformix_filter(itk.imread(str(tmp_path / "moving.mha"), itk.F), parameters)
+    itk.imwrite(warped, str(tmp_path / "warped.mha"))
+    expected = warp(moving, result.transform, FIXED, order=3)
+    torch.testing.assert_close(read_image(tmp_path / "warped.mha").data, expected.data, atol=0.02, rtol=0)
 
 
 def test_unknown_keys_are_told_with_the_key_that_was_meant() -> None:

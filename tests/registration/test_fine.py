@@ -141,9 +141,9 @@ def test_mistakes_are_told_before_a_run():
         stage.check(Case(one.fixed, one.moving, further=Further(fixed=(one.fixed,))))
 
 
-@pytest.mark.parametrize("name", ["fast", "accurate", "lung", "multimodal"])
+@pytest.mark.parametrize("name", ["dense-fast", "dense-accurate", "dense-lung", "dense-multimodal"])
 def test_presets_are_read_to_the_last_key(name):
-    stage = ImpactFineRegistration(ParameterMap.read(presets.find(f"dense/{name}")))
+    stage = ImpactFineRegistration(ParameterMap.read(presets.find(name)))
     stage.check(made_case())
     assert stage.unknown() == []
     assert all(path.is_file() for _, path in stage.models(3, ()))

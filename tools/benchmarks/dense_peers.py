@@ -1,6 +1,7 @@
 """One registration by a peer of the dense stages, run by the Python of the peer's own virtual environment.
 
-Usage: python dense_peers.py convexadam|itk-impact fixed.nii.gz moving.nii.gz model.pt out.npy '{"iterations": 80}'
+Usage: python dense_peers.py PEER fixed.nii.gz moving.nii.gz model.pt out.npy '{"iterations": 80}'
+PEER is convexadam, itk-impact or itk-elastix.
 Writes the displacement [z, y, x, 3] in mm along the world axes (LPS) and prints one line of JSON: CPU seconds of the
 registration (without imports and reading), peak memory of the process in MB, and the losses, if they are known.
 Settings: grid_spacing, half_width, inverse_consistency, normalize_losses, normalize_fine_losses,
@@ -12,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,10 @@ import numpy as np
 def main() -> None:
     peer, fixed, moving, model, out, settings = sys.argv[1:]
     asked = json.loads(settings)
-    field, told = (convexadam if peer == "convexadam" else itk_impact)(fixed, moving, model, asked)
+    method = {"convexadam": convexadam, "itk-impact": itk_impact, "itk-elastix": itk_elastix}[peer]
+    field, told = method(fixed, moving, model, asked)
     np.save(out, field.astype(np.float32))
-    told["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told["peak"] = peak_memory()
     print(json.dumps(told))
 
 
@@ -37,7 +40,7 @@ def convexadam(fixed: str, moving: str, model: str, asked: dict[str, Any]) -> tu
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
     torch.set_num_threads(1)
-    images = [nibabel.load(each) for each in (fixed, moving)]
+    images = [nibabel.Nifti1Image.from_filename(each) for each in (fixed, moving)]
     arrays = [np.ascontiguousarray(np.asarray(each.dataobj, dtype=np.float32).T) for each in images]
     started = cpu_seconds()
     with contextlib.redirect_stdout(sys.stderr):
@@ -106,6 +109,30 @@ def itk_impact(fixed: str, moving: str, model: str, asked: dict[str, Any]) -> tu
     seconds = cpu_seconds() - started
     told = {"seconds": seconds, "coarse_seconds": coarse_seconds, "losses": losses}
     return itk.array_from_image(field), told
+
+
+def itk_elastix(fixed: str, moving: str, model: str, asked: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """elastix's own default map of B-splines; its field is made by transformix, which is not timed."""
+    import itk
+
+    del model, asked
+    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
+    images = [itk.imread(each, itk.F) for each in (fixed, moving)]
+    parameters = itk.ParameterObject.New()
+    parameters.AddParameterMap(parameters.GetDefaultParameterMap("bspline"))
+    started = cpu_seconds()
+    _, found = itk.elastix_registration_method(*images, parameter_object=parameters, number_of_threads=1)
+    seconds = cpu_seconds() - started
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # it leaves a file where it is
+        field = itk.array_from_image(itk.transformix_deformation_field(images[1], found))
+    return field, {"seconds": seconds}
+
+
+def peak_memory() -> float:
+    """The most memory (MB) that this program has had; `getrusage` counts that of the program that started it, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [each for each in lines if each.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def cpu_seconds() -> float:

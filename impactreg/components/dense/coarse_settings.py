@@ -12,7 +12,7 @@ class CoarseSettings(DenseModelSettings):
     """What `ImpactCoarseRegistration` reads: models and layers as the `Impact` metric, cells and displacements.
 
     With the defaults it is `itk::ImpactCoarseRegistration`, which does not normalize intensities: there
-    `(ImpactNormalizeLoss "false")` gives the same.
+    `(ImpactNormalizeLosses "false")` gives the same.
     """
 
     grid_spacing: Annotated[int, Once] = Field(
@@ -25,7 +25,7 @@ class CoarseSettings(DenseModelSettings):
         True,
         description="Whether moving is registered to fixed too, and both fields drawn to be each other's inverse.",
     )
-    normalize_loss: Annotated[bool, Once] = Field(
+    normalize_losses: Annotated[bool, Once] = Field(
         True, description="Whether the cost of each layer is divided by what it is at first, so that its unit is gone."
     )
     initial_coupling: Annotated[float, Once] = Field(

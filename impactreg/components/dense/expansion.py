@@ -18,7 +18,7 @@ from torch import Tensor
 from impactreg.components import splines
 from impactreg.images.grid import Grid
 
-Interpolation = Literal["Linear", "BSpline"]
+Interpolation = Literal["Linear", "BSpline", "Corners"]
 Field = Float[Tensor, "dim *space"]
 OnControl = Float[Tensor, "dim *control"]
 OnLattice = Float[Tensor, "dim *lattice"]
@@ -35,7 +35,8 @@ class ControlGrid:
     """Control points along the axes of the fixed image: how many on each axis (z, y, x) and how many voxels apart.
 
     Linear: `size` cells share the image evenly and the points are their centres, so that with as many points as voxels
-    both coincide. BSpline: the points lie around the image as those of elastix's B-spline transforms.
+    both coincide. Corners: the outermost of as many points are the outermost voxels; the step is said to be the same.
+    BSpline: the points lie around the image as those of elastix's B-spline transforms.
     """
 
     size: tuple[int, ...]
@@ -47,7 +48,7 @@ class ControlGrid:
     def of(cls, fixed: Grid, steps: Sequence[float], interpolation: Interpolation) -> "ControlGrid":
         """The grid of about so many voxels (z, y, x) between two control points."""
         voxels = fixed.shape
-        if interpolation == "Linear":
+        if interpolation != "BSpline":
             size = tuple(max(1, int(n / step)) for n, step in zip(voxels, steps, strict=True))
             return cls(size, tuple(n / c for n, c in zip(voxels, size, strict=True)), voxels, interpolation)
         size = tuple(math.ceil(n / step) + CUBIC for n, step in zip(voxels, steps, strict=True))
@@ -57,8 +58,9 @@ class ControlGrid:
         """What the control points of an axis (0 is z) give to continuous voxel indices."""
         count, step, voxels = self.size[axis], self.step[axis], self.voxels[axis]
         matrix = torch.zeros(len(positions), count, dtype=torch.float64)
-        if self.interpolation == "Linear":
-            index = ((positions.double() + 0.5) / step - 0.5).clamp(0, count - 1)
+        if self.interpolation != "BSpline":
+            first, step = self._places(axis)
+            index = ((positions.double() - first) / step).clamp(0, count - 1)
             start, weights = splines.weights(1, index)
         else:
             first = -((count - 1) * step - (voxels - 1)) / 2
@@ -66,6 +68,31 @@ class ControlGrid:
         taps = start.long()[:, None] + torch.arange(weights.shape[1])
         known = (taps >= 0) & (taps < count)
         return matrix.scatter_add_(1, taps.clamp(0, count - 1), torch.where(known, weights, 0.0))
+
+    def _places(self, axis: int) -> tuple[float, float]:
+        """The first control point of an axis and the distance of any two, in voxels, unless there are splines."""
+        count, step, last = self.size[axis], self.step[axis], self.voxels[axis] - 1
+        if self.interpolation == "Corners" and count > 1:
+            return 0.0, last / (count - 1)
+        return (step - 1) / 2, step
+
+    @property
+    def positions(self) -> list[Positions]:
+        """The continuous fixed voxel index of the control points along each axis (z, y, x); not for splines."""
+        places = [self._places(axis) for axis in range(len(self.size))]
+        return [
+            first + step * torch.arange(n, dtype=torch.float64)
+            for n, (first, step) in zip(self.size, places, strict=True)
+        ]
+
+    def fit(self, fixed: Grid, displacement: Field) -> OnControl:
+        """The control points for a displacement of every fixed voxel: the nearest in the sense of least squares, or
+        with Corners the displacement at them.
+        """
+        if self.interpolation != "Corners":
+            return self.expansion(fixed, fixed, displacement).fit(displacement)
+        voxels = ControlGrid.of(fixed, [1.0] * len(self.size), "Linear")
+        return voxels.expansion_to(self.positions, displacement)(displacement)
 
     def expansion(self, fixed: Grid, lattice: Grid, like: Tensor) -> "Expansion":
         """The way to the points of a lattice that has the axes of the fixed image, in the number type and on the
@@ -112,12 +139,6 @@ def positions_on(fixed: Grid, lattice: Grid) -> list[Positions]:
     ratios = [a / b for a, b in zip(lattice.spacing, fixed.spacing, strict=True)]
     lines = zip(reversed(first), reversed(ratios), lattice.shape, strict=True)
     return [start + ratio * torch.arange(n, dtype=torch.float64) for start, ratio, n in lines]
-
-
-def positions_of(cells: ControlGrid) -> list[Positions]:
-    """The continuous fixed voxel index of linear control points along each axis (z, y, x)."""
-    both = zip(cells.size, cells.step, strict=True)
-    return [(torch.arange(n, dtype=torch.float64) + 0.5) * step - 0.5 for n, step in both]
 
 
 def smoothed(control: Field, passes: int) -> Field:

@@ -5,7 +5,7 @@ whole images go through the models, and every layer stays on its own grid, never
 (`itk::Impact::ExtractFeatureLayers`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -85,13 +85,15 @@ class DenseModelSettings(ImpactSettings):
 class LayerPair:
     """One layer of both images: its feature maps [channel, *space], each on its own grid, and how it counts.
 
-    `basis` holds the principal components that both are reduced to, if any.
+    `basis` holds the principal components that both are reduced to, if any. `on_lattice` says that the fixed ones are
+    where they are compared already.
     """
 
     settings: LayerSettings
     fixed: Image
     moving: Image
     basis: Float[Tensor, "channel component"] | None = None
+    on_lattice: bool = False
 
     def with_moving(self, features: Image) -> "LayerPair":
         """Other moving features, as a model gives them, in the same principal components."""
@@ -137,37 +139,56 @@ def feature_images(
     return maps
 
 
-def layer_pairs(fixed: Image, moving: Image, settings: DenseModelSettings, **where: Any) -> list[LayerPair]:
+def layer_pairs(
+    fixed: Image,
+    moving: Image,
+    settings: DenseModelSettings,
+    *,
+    lattice: Callable[[Image], Image] | None = None,
+    **where: Any,
+) -> list[LayerPair]:
     """The layers of both images side by side, reduced to principal components of the fixed one where asked
     (`ImpactPCA`).
 
-    `where` is passed on to `feature_images`. Raises `ModelError` where layers have unlike numbers of channels.
+    `lattice` puts the fixed features where they are compared, before there are moving ones, which saves memory. `where`
+    is passed on to `feature_images`. Raises `ModelError` where layers have unlike numbers of channels.
     """
-    sides = feature_images(fixed, "fixed", settings, **where), feature_images(moving, "moving", settings, **where)
-    pairs = []
-    for number, (asked, f, m) in enumerate(zip(settings.compared, *sides, strict=True), start=1):
-        if f.channels != m.channels:
+    maps = feature_images(fixed, "fixed", settings, **where)
+    widths, halves = [each.channels for each in maps], []
+    for asked in settings.compared:
+        basis, features = _reduced(asked, maps.pop(0))
+        placed = features if lattice is None else lattice(features)
+        halves.append(LayerPair(asked, placed, placed, basis, lattice is not None))
+        del features
+    maps, pairs = feature_images(moving, "moving", settings, **where), []
+    for number, (half, width, m) in enumerate(zip(halves, widths, maps, strict=True), start=1):
+        if width != m.channels:
             raise ModelError(
-                f"layer {number} of the fixed features has {f.channels} channels and its moving counterpart "
+                f"layer {number} of the fixed features has {width} channels and its moving counterpart "
                 f"{m.channels}; choose models and layers of equal width"
             )
-        pairs.append(_reduced(asked, f, m))
+        pairs.append(half.with_moving(m))
     return pairs
+
+
+def grid_for(model: ModelSettings, grid: Grid) -> Grid:
+    """The grid of what a model sees of an image on `grid`: that with the model's voxel size."""
+    sizes = zip(model.voxel_size, grid.spacing, strict=True)
+    return sampling_grid(grid, [step if size == OWN else size for size, step in sizes])
 
 
 def seen_by(model: ModelSettings, image: Image) -> Image:
     """What a model sees: the image with the model's voxel size."""
-    sizes = zip(model.voxel_size, image.grid.spacing, strict=True)
-    grid = sampling_grid(image.grid, [step if size == OWN else size for size, step in sizes])
+    grid = grid_for(model, image.grid)
     return image if _same(grid, image.grid) else resample_aligned(image, grid, ORDER)
 
 
-def _reduced(asked: LayerSettings, fixed: Image, moving: Image) -> LayerPair:
+def _reduced(asked: LayerSettings, features: Image) -> tuple[Tensor | None, Image]:
+    """The principal components of fixed features, if any, and the features in them."""
     if not asked.pca:
-        return LayerPair(asked, fixed, moving)
-    basis = reduction.fit(fixed.data, asked.pca)
-    projected = fixed.with_data(reduction.project(fixed.data, basis))
-    return LayerPair(asked, projected, projected, basis).with_moving(moving)
+        return None, features
+    basis = reduction.fit(features.data, asked.pca)
+    return basis, features.with_data(reduction.project(features.data, basis))
 
 
 def _same(one: Grid, other: Grid) -> bool:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -19,7 +20,14 @@ from torch import Tensor
 from impactreg.components.dense.descent import GaussNewton
 from impactreg.components.dense.expansion import ControlGrid, smoothed
 from impactreg.components.dense.features import LayerPair, feature_images, layer_pairs
-from impactreg.components.dense.fine_level import Scene, control_grid, lattice_step, motion_of, problem_of
+from impactreg.components.dense.fine_level import (
+    Scene,
+    control_grid,
+    fixed_on_lattice,
+    lattice_step,
+    motion_of,
+    problem_of,
+)
 from impactreg.components.dense.fine_settings import FineSettings
 from impactreg.components.dense.fine_state import Iterate, State, optimizer_of
 from impactreg.components.dense.lattices import axes_in, looked_up
@@ -78,11 +86,11 @@ def fine_displacement(
         settings = FineSettings(models_path=("MIND/R1D2_3D.pt",), grid_shrink_factor=2.0)
         field = fine_displacement(fixed, moving, settings)
     """
-    start = Start.of(initial, fixed.grid, fixed.data.device)
     generator = torch.Generator().manual_seed(seed)
-    scene = Scene(fixed, moving, start, fixed_mask, moving_mask, relative_to, tuple(folders), generator)
     asked = FineSettings(image_dimension=fixed.dimension) if settings is None else settings
     levels = [asked] if isinstance(asked, FineSettings) else asked
+    start = Start.of(initial, fixed.grid, fixed.data.device, apart=not levels[0].regularize_linear_part)
+    scene = Scene(fixed, moving, start, fixed_mask, moving_mask, relative_to, tuple(folders), generator)
     with torch.no_grad():
         found = FineRegistration(scene, levels).run()
     return start.field(found.displacement, fixed.grid)
@@ -200,13 +208,27 @@ class FineRegistration:
     def _problem(self) -> Problem:
         state, scene, asked = self.state, self.scene, self.settings[self.state.level]
         pairs = self._features(asked)
+        if self._last_time(asked):
+            self._pairs = None
         if state.reference is None:
-            return problem_of(scene, asked, pairs)
+            return self._scaled(problem_of(scene, asked, pairs))
         warped = feature_images(
             self._warped(state.reference), "moving", asked, relative_to=scene.relative_to, folders=scene.folders
         )
         pairs = [pair.with_moving(features) for pair, features in zip(pairs, warped, strict=True)]
-        return problem_of(scene, asked, pairs, state.reference)
+        return self._scaled(problem_of(scene, asked, pairs, state.reference))
+
+    def _scaled(self, problem: Problem) -> Problem:
+        """With distances that were 1 when the resolution began, where that is asked for."""
+        state = self.state
+        if self.settings[state.level].loss_scale != "Start":
+            return problem
+        state.scales = state.scales or problem.scales(state.parameters)
+        return problem.scaled(state.scales)
+
+    def _last_time(self, asked: FineSettings) -> bool:
+        """Whether nobody asks for the feature maps of a resolution again."""
+        return self.state.level == len(self.settings) - 1 and asked.features_map_update_interval <= 0
 
     def _features(self, asked: FineSettings) -> list[LayerPair]:
         """The feature maps of a resolution; those of the one before where nothing about models changes."""
@@ -214,7 +236,8 @@ class FineRegistration:
             self._pairs = None
             scene = self.scene
             where = {"relative_to": scene.relative_to, "folders": scene.folders}
-            self._pairs = (asked, layer_pairs(scene.fixed, scene.moving, asked, **where))
+            lattice = partial(fixed_on_lattice, scene, asked) if self._last_time(asked) else None
+            self._pairs = (asked, layer_pairs(scene.fixed, scene.moving, asked, lattice=lattice, **where))
         pairs = zip(self._pairs[1], asked.compared, strict=True)
         return [replace(pair, settings=settings) for pair, settings in pairs]
 
@@ -234,8 +257,7 @@ class FineRegistration:
 
     def _fit(self, control: ControlGrid, displacement: Field) -> OnControl:
         """The control points nearest to displacements on the fixed grid (mm)."""
-        grid = self.scene.grid
-        return control.expansion(grid, grid, displacement).fit(displacement / self._unit(displacement))
+        return control.fit(self.scene.grid, displacement / self._unit(displacement))
 
     def _unit(self, like: Field) -> Tensor:
         unit = torch.tensor(self.scene.unit(self.settings[0])).to(like)

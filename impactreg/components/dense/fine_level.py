@@ -13,7 +13,7 @@ from impactreg.components.dense.correlation_ratio import CorrelationRatio
 from impactreg.components.dense.expansion import ControlGrid
 from impactreg.components.dense.features import LayerPair
 from impactreg.components.dense.fine_settings import FineSettings
-from impactreg.components.dense.lattices import alike, axes_in, looked_up, pooled, thinned
+from impactreg.components.dense.lattices import alike, axes_in, looked_up, pooled, stretched, thinned
 from impactreg.components.dense.local_correlation import LocalCorrelation
 from impactreg.components.dense.losses import size_of
 from impactreg.components.dense.motions import Displacement, Flow
@@ -54,6 +54,25 @@ def control_grid(fixed: Grid, settings: FineSettings) -> ControlGrid:
     wanted = settings.control_grid_spacing
     steps = [max(wanted / s, 1.0) if wanted else settings.grid_shrink_factor for s in reversed(fixed.spacing)]
     return ControlGrid.of(fixed, steps, settings.control_interpolation)
+
+
+def lattice_factors(asked: FineSettings, control: ControlGrid, layer: Grid) -> list[float]:
+    """By how much the lattice is coarser than a layer along each axis (z, y, x)."""
+    if asked.evaluation_spacing:
+        return [max(1.0, float(round(asked.evaluation_spacing / s))) for s in reversed(layer.spacing)]
+    if asked.evaluation_shrink_factor or asked.control_interpolation == "BSpline":
+        return [float(max(1, asked.evaluation_shrink_factor))] * layer.dimension
+    return [max(1.0, n / c) for n, c in zip(layer.shape, control.size, strict=True)]
+
+
+def fixed_on_lattice(scene: Scene, asked: FineSettings, features: Image) -> Image:
+    """The fixed features of a layer on the lattice where they are compared."""
+    features = _placed(features, scene.fixed, asked)
+    shape, factors = features.grid.shape, lattice_factors(asked, control_grid(scene.grid, asked), features.grid)
+    if not asked.feature_pooling:
+        return thinned(features, [max(1, round(f)) for f in factors])
+    cells = [max(1, min(n, int(n / f + 1e-6))) for n, f in zip(shape, factors, strict=True)]
+    return pooled(features, cells, corners=asked.control_interpolation == "Corners")
 
 
 def motion_of(scene: Scene, settings: FineSettings) -> Displacement | Flow:
@@ -100,8 +119,11 @@ class _Layer:
     warped: bool
 
     def terms(self) -> list[Term]:
-        fixed = self._coarse_fixed()
-        moving = alike(self.pair.moving, fixed.grid) if self.settings.feature_pooling else self.pair.moving
+        pair, asked = self.pair, self.settings
+        fixed = pair.fixed if pair.on_lattice else fixed_on_lattice(self.scene, asked, pair.fixed)
+        moving = _placed(pair.moving, self.scene.fixed if self.warped else self.scene.moving, asked)
+        if asked.feature_pooling:
+            moving = alike(moving, fixed.grid, corners=asked.control_interpolation == "Corners")
         start, mask = self.scene.start, _mask_in(self.scene.moving_mask, moving.grid)
         if self.warped:
             start, mask = Start.of(None, self.scene.grid), None
@@ -117,23 +139,6 @@ class _Layer:
         backward = self._compared(here, known, fixed, still, _mask_in(self.scene.fixed_mask, fixed.grid))
         halves = [replace(each, weight=each.weight / 2) for each in (forward, backward)]
         return [Term(each, expansion, fixed.grid.shape, bool(n)) for n, each in enumerate(halves)]
-
-    def _coarse_fixed(self) -> Image:
-        """The fixed features on the lattice where they are compared."""
-        features = self.pair.fixed
-        shape, factors = features.grid.shape, self._factors(features.grid)
-        if not self.settings.feature_pooling:
-            return thinned(features, [max(1, round(f)) for f in factors])
-        return pooled(features, [max(1, min(n, int(n / f + 1e-6))) for n, f in zip(shape, factors, strict=True)])
-
-    def _factors(self, layer: Grid) -> list[float]:
-        """By how much the lattice is coarser than a layer along each axis (z, y, x)."""
-        asked, control = self.settings, self.motion.control
-        if asked.evaluation_spacing:
-            return [max(1.0, float(round(asked.evaluation_spacing / s))) for s in reversed(layer.spacing)]
-        if asked.evaluation_shrink_factor or asked.control_interpolation == "BSpline":
-            return [float(max(1, asked.evaluation_shrink_factor))] * layer.dimension
-        return [max(1.0, n / c) for n, c in zip(layer.shape, control.size, strict=True)]
 
     def _compared(
         self, lattice: Image, known: Mask | None, moving: Image, start: Start, mask: MovingMask | None
@@ -154,7 +159,7 @@ class _Layer:
             chosen = counted.nonzero()[:, 0]
             rows, points = rows[chosen], points[chosen]
         rows = rows.contiguous()
-        size = size_of(asked.distance, rows) if settings.normalize_loss and joined is None else 1.0
+        size = 1.0 if joined is not None else self._size(rows)
         unit = torch.tensor(self.scene.unit(settings), dtype=torch.float64)
         return Comparison(
             asked.distance,
@@ -170,6 +175,13 @@ class _Layer:
             asked.subset_features,
             self.scene.generator,
         )
+
+    def _size(self, rows: Tensor) -> float:
+        """What the distance of the layer is divided by, as far as features alone tell it."""
+        name, scale = self.pair.settings.distance, self.settings.loss_scale
+        if scale == "Spread":
+            return size_of(name, rows)
+        return 1 / rows.shape[1] if scale == "Sum" and name in ("L1", "L2") else 1.0
 
     def _joined(self, lattice: Image, counted: Bool[Tensor, " points"] | None, looked_at: Image) -> Joined:
         """The distance of intensities at all points together."""
@@ -206,6 +218,13 @@ class _Layer:
         inside = sampled.inside if mask is None else sampled.inside & mask.contains(index)
         known = Mask(inside.reshape(lattice.shape), lattice, "what is known of the moving image in fixed space")
         return Image(sampled.values.T.reshape(-1, *lattice.shape), lattice), known
+
+
+def _placed(features: Image, image: Image, asked: FineSettings) -> Image:
+    """A feature map where it is, or from corner to corner of the image that it is of."""
+    if asked.control_interpolation != "Corners" or features.grid.same_as(image.grid):
+        return features
+    return stretched(features.data, image.grid)
 
 
 def _mask_in(mask: Mask | None, grid: Grid) -> MovingMask | None:

@@ -14,9 +14,10 @@ CURVED = ("L1", "L2", "Cosine", "NCC")
 class FineSettings(DenseModelSettings):
     """What `ImpactFineRegistration` reads: models and layers as the `Impact` metric, the grid, the optimizer.
 
-    With the defaults it is `itk::ImpactFineRegistration` but for lengths, which are millimetres, and for a loss that
-    does not depend on the unit of the features: `(ImpactUnits "Voxels")`, `(ImpactNormalizeLoss "false")` and
-    `(ImpactOutside "Zero")` give these too.
+    With the defaults it is `itk::ImpactFineRegistration` but for lengths, which are millimetres, for a loss that does
+    not depend on the unit of the features, and for exact places of coarse points. `(ImpactUnits "Voxels")`,
+    `(ImpactLossScale "Start")` (or "Sum", where its NormalizeLosses is off), `(ImpactControlInterpolation "Corners")`,
+    `(ImpactOutside "Zero")` and `(ImpactRegularizeLinearPart "true")` give these too: then the loss is the same.
     """
 
     maximum_number_of_iterations: int = Field(
@@ -32,8 +33,10 @@ class FineSettings(DenseModelSettings):
         description="Adam: steps of ImpactLearningRate; GaussNewton: steps to the minimum of a quadratic form, of "
         "which far fewer are needed (Displacement with L1, L2, Cosine, NCC or intensities).",
     )
-    control_interpolation: Annotated[Literal["Linear", "BSpline"], Once] = Field(
-        "Linear", description="How displacements come about between control points: linear, or cubic B-splines."
+    control_interpolation: Annotated[Literal["Linear", "BSpline", "Corners"], Once] = Field(
+        "Linear",
+        description="How displacements come about between control points: linear, or cubic B-splines. Corners: linear, "
+        "with the outermost points of all coarser grids, features too, put on the outermost voxels, as ITKIMPACT does.",
     )
     grid_shrink_factor: float = Field(1.0, ge=1, description="Distance of the control points in fixed voxels.")
     control_grid_spacing: float = Field(
@@ -46,7 +49,7 @@ class FineSettings(DenseModelSettings):
         0,
         ge=0,
         description="By how much the lattice on which features are compared is coarser than they are; 0 takes the "
-        "control grid's, with linear interpolation, and else 1.",
+        "control grid's, without splines, and else 1.",
     )
     evaluation_spacing: float = Field(
         0.0,
@@ -79,8 +82,13 @@ class FineSettings(DenseModelSettings):
         "Millimetres",
         description="Unit of displacements in learning rate and regularization; Voxels of the fixed image.",
     )
-    normalize_loss: bool = Field(
-        True, description="Whether a distance is divided by the spread of the fixed features, so that its unit is gone."
+    loss_scale: Literal["Spread", "Start", "Mean", "Sum"] = Field(
+        "Spread",
+        description="What the distance of a layer is divided by: Spread: that of the fixed features, so that its unit "
+        "is gone; Start: what it is at first; Mean: nothing; Sum: nothing, and L1 and L2 are sums over channels.",
+    )
+    regularize_linear_part: Annotated[bool, Once] = Field(
+        False, description="Whether the linear part of the transform before is regularized too, or set apart."
     )
     outside: Literal["Ignore", "Zero"] = Field(
         "Ignore", description="Points that are mapped outside the moving image: do not count, or have features 0."
@@ -106,8 +114,10 @@ class FineSettings(DenseModelSettings):
     )
 
     def check(self) -> None:
-        """As the models' settings, and what Gauss-Newton steps need."""
+        """As the models' settings, and what flows and Gauss-Newton steps need."""
         super().check()
+        if self.control_interpolation == "Corners" and self.fine_transform != "Displacement":
+            raise Refused("control_interpolation", f'{self.fine_transform} needs "Linear" or "BSpline"')
         if self.fine_optimizer != "GaussNewton":
             return
         if self.fine_transform != "Displacement":

@@ -38,7 +38,8 @@ class Iterate:
 class State:
     """All that a run needs to go on: the resolution, the control points, the optimizer and what is random.
 
-    `reference` are the control points for which the moving features were last taken from the warped image.
+    `reference` are the control points for which the moving features were last taken from the warped image, and
+    `scales` what the terms are multiplied by, for `(ImpactLossScale "Start")`.
     """
 
     level: int
@@ -47,6 +48,7 @@ class State:
     optimizer: Adam | GaussNewton
     reference: Tensor | None = None
     values: list[float] = field(default_factory=list)
+    scales: tuple[float, ...] = ()
 
     def kept(self) -> dict[str, Any]:
         """All of it as tensors and numbers, which `torch.load` reads with `weights_only`."""
@@ -59,6 +61,7 @@ class State:
             "moments": moments,
             "reference": self.reference,
             "values": list(self.values),
+            "scales": list(self.scales),
         }
 
     @classmethod
@@ -76,6 +79,7 @@ class State:
             optimizer,
             None if reference is None else reference.to(device),
             list(kept["values"]),
+            tuple(kept.get("scales", ())),
         )
 
 

@@ -12,10 +12,11 @@ from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 
 
-def pooled(image: Image, shape: Sequence[int]) -> Image:
+def pooled(image: Image, shape: Sequence[int], *, corners: bool = False) -> Image:
     """The means over cells that share each axis evenly (adaptive average pooling), with the cells' centres as voxels.
 
-    `shape` (z, y, x) has at most as many cells as there are voxels.
+    `shape` (z, y, x) has at most as many cells as there are voxels. With `corners` the cells are put as `stretched`
+    does.
     """
     if tuple(shape) == image.grid.shape:
         return image
@@ -23,8 +24,17 @@ def pooled(image: Image, shape: Sequence[int]) -> Image:
         data = functional.adaptive_avg_pool3d(image.data, (shape[0], shape[1], shape[2]))
     else:
         data = functional.adaptive_avg_pool2d(image.data, (shape[0], shape[1]))
+    if corners:
+        return stretched(data, image.grid)
     factors = [n / c for n, c in zip(image.grid.shape, shape, strict=True)]
     return Image(data, coarser(image.grid, factors, [(f - 1) / 2 for f in factors], shape))
+
+
+def stretched(data: Float[Tensor, "channel *coarse"], grid: Grid) -> Image:
+    """Data on a grid whose outermost points are those of `grid`, and whose only point along an axis is its middle."""
+    sizes = list(zip(grid.shape, data.shape[1:], strict=True))
+    factors = [(n - 1) / (c - 1) if c > 1 and n > 1 else float(n) for n, c in sizes]
+    return Image(data, coarser(grid, factors, [0.0 if c > 1 else (n - 1) / 2 for n, c in sizes], data.shape[1:]))
 
 
 def thinned(image: Image, factors: Sequence[int]) -> Image:
@@ -44,8 +54,14 @@ def coarser(grid: Grid, factors: Sequence[float], first: Sequence[float], shape:
     return Grid.of(tuple(reversed(list(shape))), spacing, origin, grid.direction)
 
 
-def alike(image: Image, lattice: Grid) -> Image:
-    """A map pooled on its own grid as near as whole factors come to the spacing of a lattice."""
+def alike(image: Image, lattice: Grid, *, corners: bool = False) -> Image:
+    """A map pooled on its own grid as near as whole factors come to the spacing of a lattice; with `corners` as near
+    as whole numbers of points come, which are put as `stretched` does.
+    """
+    if corners:
+        axes = zip(image.grid.size, image.grid.spacing, lattice.spacing, strict=True)
+        counts = [max(1, min(n, round((n - 1) * step / wanted) + 1)) for n, step, wanted in axes]
+        return pooled(image, counts[::-1], corners=True)
     ratios = zip(lattice.spacing, image.grid.spacing, image.grid.size, strict=True)
     size = [max(1, n // max(1, math.floor(a / b + 0.5))) for a, b, n in ratios]
     return pooled(image, size[::-1])

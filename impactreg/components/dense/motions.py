@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from impactreg.components.dense.expansion import ControlGrid, Expansion, positions_of, smoothed
+from impactreg.components.dense.expansion import ControlGrid, Expansion, smoothed
 from impactreg.components.dense.velocity import flow
 
 Field = Float[Tensor, "dim *space"]
@@ -59,7 +59,7 @@ class Flow:
     def nodes(self) -> ControlGrid:
         """Where the displacements are: cells of the control points, half as large between splines."""
         control = self.control
-        if control.interpolation == "Linear":
+        if control.interpolation != "BSpline":
             return control
         size = tuple(max(1, int(2 * n / step)) for n, step in zip(control.voxels, control.step, strict=True))
         step = tuple(n / c for n, c in zip(control.voxels, size, strict=True))
@@ -90,4 +90,4 @@ class Flow:
 
     @cached_property
     def _to_nodes(self) -> Expansion:
-        return self.control.expansion_to(positions_of(self.nodes), self.like)
+        return self.control.expansion_to(self.nodes.positions, self.like)

@@ -1,7 +1,7 @@
 """The fine registration of one resolution as a function of the control points: its value, derivative and curvature."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -71,6 +71,24 @@ class Problem:
         gradient = moved.pull_back(forward, backward) + smoothed(pull, self.motion.passes)
         found = Evaluated(distance, energy(shown, pull), gradient)
         return self._curved(found, curvatures) if curved else found
+
+    def scales(self, parameters: Field) -> tuple[float, ...]:
+        """What each term is multiplied by to be its weight at some parameters; 1 for one that is not positive."""
+        nodes = self.motion.of(parameters if self.reference is None else parameters - self.reference)
+        found = []
+        for term in self.terms:
+            moved = nodes.backward if term.backward else nodes.forward
+            value = 0.0 if moved is None else float(term.comparison.at(term.expansion(moved)).value)
+            found.append(term.comparison.weight / value if value * term.comparison.weight > 0 else 1.0)
+        return tuple(found)
+
+    def scaled(self, scales: Sequence[float]) -> "Problem":
+        """The problem with every term multiplied by a number."""
+        pairs = [
+            (term, replace(term.comparison, weight=term.comparison.weight * s))
+            for term, s in zip(self.terms, scales, strict=True)
+        ]
+        return replace(self, terms=[replace(term, comparison=comparison) for term, comparison in pairs])
 
     def _regularized(self, shown: Field) -> Field:
         return REGULARISERS[self.regularization](shown, self.steps) * self.weight

@@ -34,15 +34,21 @@ class Start:
     displacement: Float[Tensor, "dim *space"] | None = None
 
     @classmethod
-    def of(cls, initial: PointMap | None, fixed: Grid, device: "torch.device | str" = "cpu") -> "Start":
-        """The parts of an initial transform, evaluated once at every fixed voxel unless it is linear."""
+    def of(
+        cls, initial: PointMap | None, fixed: Grid, device: "torch.device | str" = "cpu", *, apart: bool = True
+    ) -> "Start":
+        """The parts of an initial transform, evaluated once at every fixed voxel unless it is linear.
+
+        Unless the linear part is set `apart`, L is the identity.
+        """
         d = fixed.dimension
+        nowhere = torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
         if initial is None:
-            return cls(torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
-        if _is_linear(initial):
+            return cls(*nowhere)
+        if apart and _is_linear(initial):
             return cls(*_linear_map(initial, fixed, device))
         field = deformation_field(initial, fixed, device=device)
-        matrix, offset = _nearest_linear_map(field)
+        matrix, offset = _nearest_linear_map(field) if apart else nowhere
         rest = _rest(field, matrix, offset)
         return cls(matrix, offset, None if float(rest.abs().max()) < NOTHING else rest)
 
@@ -52,10 +58,8 @@ class Start:
 
     def field(self, displacement: Float[Tensor, "dim *space"], fixed: Grid) -> Image:
         """T(x) - x in millimetres along the world axes (float32), for T(x) = L(x + displacement)."""
-        flat = displacement.reshape(fixed.dimension, -1).T.double()
-        points = fixed.points(displacement.device)
-        moved = self.linear(points + flat @ _direction(fixed).T.to(flat))
-        return Image((moved - points).T.to(torch.float32).reshape(fixed.dimension, *fixed.shape), fixed)
+        turned = torch.tensordot((self.matrix @ _direction(fixed)).to(displacement), displacement, dims=1)
+        return Image(_add_linear(turned, fixed, self.matrix - _eye(self.matrix), self.offset).float(), fixed)
 
 
 def inverse_field(start: Start, inverse: Float[Tensor, "dim *space"], fixed: Grid, moving: Grid) -> Image:
@@ -86,26 +90,45 @@ def _linear_map(initial: PointMap, fixed: Grid, device: "torch.device | str") ->
 
 
 def _nearest_linear_map(field: Image) -> tuple[Tensor, Tensor]:
-    """In the sense of least squares over all voxels."""
-    points = field.grid.points(field.data.device)
-    moved = points + field.data.reshape(field.dimension, -1).T.double()
-    middle, mean = points.mean(dim=0), moved.mean(dim=0)
-    around = points - middle
-    normal = around.T @ around
-    normal = normal + torch.eye(len(normal)).to(normal) * 1e-9 * normal.diagonal().max()
-    # a flat image says nothing about its normal; there the map is the identity
-    matrix: Tensor = torch.linalg.solve(normal, around.T @ (moved - mean - around)).T + torch.eye(len(normal)).to(
-        normal
-    )
-    return matrix.cpu(), (mean - matrix @ middle).cpu()
+    """In the sense of least squares over all voxels: on a grid each axis has its own slope."""
+    slopes, d = [], field.dimension
+    for axis in range(d, 0, -1):
+        others = tuple(k for k in range(1, d + 1) if k != axis)
+        line = field.data.mean(dim=others, dtype=torch.float64).cpu()
+        index = torch.arange(line.shape[1], dtype=torch.float64) - (line.shape[1] - 1) / 2
+        # a flat image says nothing about its normal; there the map is the identity
+        slopes.append(line @ index / index.square().sum().clamp(min=1.0))
+    change = torch.stack(slopes, dim=1) @ torch.tensor(field.grid.inverse_matrix.copy())
+    mean = field.data.flatten(1).mean(dim=1, dtype=torch.float64).cpu()
+    offset: Tensor = mean - change @ torch.tensor(field.grid.centre, dtype=torch.float64)
+    return change + _eye(change), offset
 
 
 def _rest(field: Image, matrix: Tensor, offset: Tensor) -> Float[Tensor, "dim *space"]:
-    points = field.grid.points(field.data.device)
-    moved = points + field.data.reshape(field.dimension, -1).T.double()
-    before = torch.linalg.solve(matrix.to(moved), (moved - offset.to(moved)).T).T
-    along: Tensor = (before - points) @ torch.linalg.inv(_direction(field.grid)).T.to(moved)
-    return along.T.to(torch.float32).reshape(field.data.shape)
+    """What is left of a field before a linear map, along the axes of its grid."""
+    back = torch.linalg.inv(matrix)
+    onto = torch.linalg.inv(_direction(field.grid))
+    turned = torch.tensordot((onto @ back).to(field.data), field.data, dims=1)
+    return _add_linear(turned, field.grid, onto @ (back - _eye(back)), -onto @ back @ offset).float()
+
+
+def _add_linear(
+    values: Float[Tensor, "dim *space"], grid: Grid, matrix: Float[Tensor, "dim dim"], offset: Float[Tensor, " dim"]
+) -> Float[Tensor, "dim *space"]:
+    """Adds matrix x + offset for every voxel x of a grid in place: the sum of one line for each axis."""
+    d = grid.dimension
+    steps = matrix @ torch.tensor(grid.matrix.copy())
+    first = matrix @ torch.tensor(grid.origin, dtype=torch.float64) + offset
+    for axis, n in enumerate(grid.size):
+        line = steps[:, axis, None] * torch.arange(n, dtype=torch.float64) + first[:, None] * (axis == 0)
+        shape = [d, *[1] * d]
+        shape[d - axis] = n
+        values += line.to(values).reshape(shape)
+    return values
+
+
+def _eye(like: Tensor) -> Tensor:
+    return torch.eye(len(like), dtype=like.dtype)
 
 
 def _direction(grid: Grid) -> Float[Tensor, "dim dim"]:

@@ -37,8 +37,8 @@ VoxelField = npt.NDArray[np.floating[Any]]
 
 
 def is_field_file(path: Path) -> bool:
-    """Whether a file's name says that it holds a displacement field in ITK's convention."""
-    return path.name.lower().endswith(FIELD_ENDINGS)
+    """Whether a file's name says that it holds a displacement field."""
+    return path.name.lower().endswith((*FIELD_ENDINGS, ".npz"))
 
 
 def read_field(path: Path) -> DeformationFieldTransform:

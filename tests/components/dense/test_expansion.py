@@ -53,3 +53,12 @@ def test_smoothing_is_average_pooling_and_its_own_adjoint(generator):
     expected = functional.avg_pool3d(functional.avg_pool3d(one, 3, 1, 1), 3, 1, 1)
     torch.testing.assert_close(smoothed(one, 2), expected)
     assert float((smoothed(one, 2) * other).sum()) == pytest.approx(float((one * smoothed(other, 2)).sum()))
+
+
+def test_control_points_from_corner_to_corner_are_fitted_and_expanded_as_pytorch_does(generator):
+    control = ControlGrid.of(GRID, [2, 2, 2], "Corners")
+    field = torch.randn(3, *GRID.shape, generator=generator, dtype=torch.float64)
+    small = functional.interpolate(field[None], size=control.size, mode="trilinear", align_corners=True)
+    torch.testing.assert_close(control.fit(GRID, field), small[0])
+    large = functional.interpolate(small, size=GRID.shape, mode="trilinear", align_corners=True)
+    torch.testing.assert_close(control.expansion(GRID, GRID, LIKE)(small[0]), large[0])

@@ -103,6 +103,9 @@ def test_a_learn2reg_field_is_not_taken_for_one_in_millimetres(tmp_path):
     save(tmp_path / "disp.nii.gz", np.zeros((4, 5, 6, 3)))
     with pytest.raises(TransformError, match="in voxels as Learn2Reg has it: convert it first, by impactreg convert"):
         read_transform(tmp_path / "disp.nii.gz")
+    np.savez(tmp_path / "disp.npz", np.zeros((4, 5, 6, 3)))
+    with pytest.raises(TransformError, match=r"disp\.npz: this is a field in voxels as Learn2Reg has it: convert it"):
+        read_transform(tmp_path / "disp.npz")
 
 
 def test_what_is_no_field_is_one_line(tmp_path):

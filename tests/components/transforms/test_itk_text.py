@@ -116,6 +116,13 @@ def test_h5_files_are_written_and_read_by_itk(transforms, sample, tmp_path):
         assert torch.allclose(read_transform(tmp_path / f"{name}.h5")(points), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("content", [b"", b"no such file", b"\x89HDF\r\n\x1a\n" + bytes(32) + b"\xff" * 4 + bytes(4)])
+def test_a_damaged_h5_file_is_refused_before_the_library_complains_at_length(content, tmp_path):
+    (tmp_path / "bad.h5").write_bytes(content)
+    with pytest.raises(TransformError, match=r"bad\.h5: the transform cannot be read: this is no HDF5 file"):
+        read_transform(tmp_path / "bad.h5")
+
+
 @pytest.mark.parametrize("ending", ["tfm", "h5"])
 def test_composites_of_simpleitk_apply_their_last_member_first(sample, tmp_path, ending):
     shift = sitk.TranslationTransform(3, (10, 0, 0))

@@ -18,20 +18,17 @@ from impactreg.components.dense.folding import folding
 from impactreg.components.dense.onto_fixed import field_on_top, mask_seen_from, seen_from
 from impactreg.components.dense.search import Search
 from impactreg.components.optimizers.optimizer import Row
-from impactreg.components.resampling import choose
 from impactreg.components.transforms.displacement import DeformationFieldTransform
 from impactreg.components.transforms.transform import Combination
-from impactreg.errors import ModelError, ParameterError
+from impactreg.errors import ModelError
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.models import reduction
-from impactreg.models.catalogue import locate
-from impactreg.parameters import ParameterMap, RunSettings, keys_of
-from impactreg.parameters.settings import Unknown, unknown_keys
+from impactreg.parameters import RunSettings
 from impactreg.registration.case import Case, Iteration, StageResult, Watch
+from impactreg.registration.dense import DenseRegistration
 from impactreg.registration.dense_estimate import of_coarse
 from impactreg.registration.estimate import Estimate
-from impactreg.registration.registration import Registration
 from impactreg.registration.results import Recorder
 
 logger = logging.getLogger(__name__)
@@ -39,7 +36,7 @@ DONE = "All passes of the coarse search are done"
 STOPPED = "The callback has stopped the registration"
 
 
-class ImpactCoarseRegistration(Registration, name="ImpactCoarseRegistration"):
+class ImpactCoarseRegistration(DenseRegistration, name="ImpactCoarseRegistration"):
     """The displacement of each cell of a coarse grid, chosen from a window of displacements so that neighbours agree.
 
     Features of the models (or intensities) are averaged over cells. What every displacement of `ImpactGridSpacing`
@@ -53,58 +50,39 @@ class ImpactCoarseRegistration(Registration, name="ImpactCoarseRegistration"):
 
     reads = (CoarseSettings, RunSettings)
 
-    def __init__(self, parameter_map: ParameterMap) -> None:
-        super().__init__(parameter_map)
-        self.settings = RunSettings.read(parameter_map)
-        self._read(self.settings.fixed_image_dimension or 3)
-
     @property
     def levels(self) -> int:
         """One resolution, whatever `NumberOfResolutions` says."""
         return 1
 
     def check(self, case: Case) -> None:
-        """Reads the settings for the images, and asks whether there are cells and memory."""
-        settings = self._read(case.fixed.dimension)
-        if case.further.fixed or case.further.moving:
-            raise ParameterError(
-                f"{self.parameter_map.name}: ImpactCoarseRegistration takes one fixed and one moving image"
-            )
+        """Asks also whether there are cells and memory."""
+        super().check(case)
+        (settings,) = self.read(case.fixed.dimension)
         search = _search(settings, case.fixed)
         check_memory(search, whole_cells(case.fixed.grid.shape, search), 1, case.device)
 
     def estimate(self, case: Case) -> Estimate:
         """By the displacements that are tried and the feature maps."""
-        return of_coarse(self._read(case.fixed.dimension), case)
-
-    def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
-        """The models of both images."""
-        settings, source = self._read(dimension), self.parameter_map.source
-        used = (*settings.models_of("fixed"), *settings.models_of("moving"))
-        paths = dict.fromkeys(model.path for model in used)
-        return [(path, locate(path, relative_to=source and source.parent, search=folders)) for path in paths]
-
-    def unknown(self) -> list[Unknown]:
-        """Keys that neither the stage nor what writes its results reads."""
-        resampling = [type(each.settings) for each in choose(self.parameter_map)]
-        return unknown_keys(self.parameter_map, keys_of(*self.reads, *resampling))
+        return of_coarse(*self.read(case.fixed.dimension), case)
 
     def run(
         self, case: Case, initial: Combination | None, recorder: Recorder, watch: Watch | None = None
     ) -> StageResult:
         """Registers by discrete search on top of `initial`."""
-        settings = self._read(case.fixed.dimension)
+        (settings,) = self.read(case.fixed.dimension)
         aligned = case if self.settings.use_direction_cosines else case.without_direction()
         start = None if initial is None else initial.to(case.device)
         seed = self.settings.random_seed if case.seed is None else case.seed
-        sides = _Features(aligned, settings, self.parameter_map.source, seed, start).sides()
+        sides = _Features(aligned, settings, self.folder, seed, start).sides()
         search = _search(settings, aligned.fixed)
         weights = tuple(layer.weight for layer in settings.compared)
         comparison = Comparison(*sides, search, weights, settings.normalize_losses)
         return _Run(aligned, settings, comparison, start, recorder, watch).result()
 
-    def _read(self, dimension: int) -> CoarseSettings:
-        return CoarseSettings.read(self.parameter_map, dimension=dimension)
+    def read(self, dimension: int) -> tuple[CoarseSettings]:
+        """The settings; there is one resolution."""
+        return (CoarseSettings.read(self.parameter_map, dimension=dimension),)
 
 
 def _search(settings: CoarseSettings, fixed: Image) -> Search:
@@ -117,7 +95,7 @@ class _Features:
 
     case: Case
     settings: CoarseSettings
-    source: Path | None
+    folder: Path | None
     seed: int
     initial: Combination | None
 
@@ -140,8 +118,7 @@ class _Features:
         return one, other
 
     def _maps(self, image: Image, side: Side) -> list[Tensor]:
-        folder = self.source and self.source.parent
-        found = feature_images(image, side, self.settings, relative_to=folder, folders=self.case.model_folders)
+        found = feature_images(image, side, self.settings, relative_to=self.folder, folders=self.case.model_folders)
         return [each.data for each in found]
 
     def _reductions(self, fixed: Sequence[Tensor]) -> tuple[list[Tensor | None], list[Tensor | None]]:

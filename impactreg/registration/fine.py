@@ -1,9 +1,7 @@
 """The fine dense stage: a displacement or velocity field by descent, from coarse to fine control grids."""
 
 import logging
-from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -14,24 +12,20 @@ from impactreg.components.dense.fine_state import Iterate, State
 from impactreg.components.dense.folding import folding
 from impactreg.components.dense.start import Start, inverse_field
 from impactreg.components.optimizers.optimizer import Row
-from impactreg.components.resampling import choose
 from impactreg.components.transforms.displacement import DeformationFieldTransform
 from impactreg.components.transforms.transform import Combination
-from impactreg.errors import ParameterError
-from impactreg.models.catalogue import locate
-from impactreg.parameters import ParameterMap, RunSettings, keys_of
-from impactreg.parameters.settings import Unknown, unknown_keys
+from impactreg.parameters import RunSettings
 from impactreg.registration.case import Case, Iteration, StageResult, Watch
 from impactreg.registration.checkpoint import plain_tables
+from impactreg.registration.dense import DenseRegistration
 from impactreg.registration.dense_estimate import of_fine
 from impactreg.registration.estimate import Estimate
-from impactreg.registration.registration import Registration
 from impactreg.registration.results import Recorder
 
 logger = logging.getLogger(__name__)
 
 
-class ImpactFineRegistration(Registration, name="ImpactFineRegistration"):
+class ImpactFineRegistration(DenseRegistration, name="ImpactFineRegistration"):
     """A displacement field, or the flow of a velocity field, on control grids from coarse to fine.
 
     Features of the models (or intensities) are compared on a lattice, and what keeps the field smooth is weighed
@@ -46,39 +40,14 @@ class ImpactFineRegistration(Registration, name="ImpactFineRegistration"):
 
     reads = (FineSettings, RunSettings)
 
-    def __init__(self, parameter_map: ParameterMap) -> None:
-        super().__init__(parameter_map)
-        self.settings = RunSettings.read(parameter_map)
-        self._read(self.settings.fixed_image_dimension or 3)
-
     @property
     def levels(self) -> int:
         """`NumberOfResolutions`."""
         return self.settings.number_of_resolutions if "NumberOfResolutions" in self.parameter_map else 1
 
-    def check(self, case: Case) -> None:
-        """Reads the settings of every resolution for the images."""
-        self._read(case.fixed.dimension)
-        if case.further.fixed or case.further.moving:
-            raise ParameterError(
-                f"{self.parameter_map.name}: ImpactFineRegistration takes one fixed and one moving image"
-            )
-
     def estimate(self, case: Case) -> Estimate:
         """By the points and channels that are compared in all iterations."""
-        return of_fine(self._read(case.fixed.dimension), case)
-
-    def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
-        """The models of all resolutions."""
-        folder = self.folder
-        read = self._read(dimension)
-        written = [m.path for each in read for m in (*each.models_of("fixed"), *each.models_of("moving"))]
-        return [(path, locate(path, relative_to=folder, search=folders)) for path in dict.fromkeys(written)]
-
-    def unknown(self) -> list[Unknown]:
-        """Keys that neither the stage nor what writes its results reads."""
-        resampling = [type(each.settings) for each in choose(self.parameter_map)]
-        return unknown_keys(self.parameter_map, keys_of(*self.reads, *resampling))
+        return of_fine(self.read(case.fixed.dimension), case)
 
     @torch.no_grad()
     def run(
@@ -86,15 +55,10 @@ class ImpactFineRegistration(Registration, name="ImpactFineRegistration"):
     ) -> StageResult:
         """Registers by descent, from what `recorder` kept of an interrupted run where there is something."""
         aligned = case if self.settings.use_direction_cosines else case.without_direction()
-        return _Run(self, aligned, self._read(case.fixed.dimension), initial, recorder, watch).result()
+        return _Run(self, aligned, self.read(case.fixed.dimension), initial, recorder, watch).result()
 
-    @property
-    def folder(self) -> Path | None:
-        """That of the parameter file."""
-        source = self.parameter_map.source
-        return source and source.parent
-
-    def _read(self, dimension: int) -> list[FineSettings]:
+    def read(self, dimension: int) -> list[FineSettings]:
+        """The settings of every resolution."""
         return [FineSettings.read(self.parameter_map, level=n, dimension=dimension) for n in range(self.levels)]
 
 

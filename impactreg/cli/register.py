@@ -75,14 +75,14 @@ def _register(options: Namespace, inputs: Inputs, arguments: Sequence[str], show
     if options.report:
         _check_report()
     maps = pipeline.as_maps(options.parameters, inputs["fixed"])
-    device = choose_device(options.device, maps)
+    device = choose_device(options.device, maps, warn=False)
     header = log.header(arguments, _facts(maps, device, options.seed)) + "\n" + log.told_maps(maps) + "\n"
     with log.log_file(options.output / "elastix.log", header, options.loglevel, more=options.resume) as file:
         result = pipeline.register(
             parameters=maps,
             **inputs,
             output_directory=options.output,
-            device=device,
+            device=options.device,
             seed=options.seed,
             models=options.models,
             engine=options.engine,

@@ -37,6 +37,7 @@ class Case:
     """Two images, float32 on one device, with their masks, and how to run: seed (None: the map's `RandomSeed`), model
     folders.
 
+    `keeps_device` tells that the caller chose the device, whatever `ImpactGPU` says in a resolution.
     Further images are those of the second metric and so on; everything but these metrics sees the first ones alone.
     """
 
@@ -48,6 +49,7 @@ class Case:
     model_folders: tuple[Path, ...] = ()
     fixed_name: str = "fixed image"
     moving_name: str = "moving image"
+    keeps_device: bool = False
     further: Further = Further()
 
     @property
@@ -74,6 +76,26 @@ class Case:
     def moving_masks(self) -> tuple[Mask, ...]:
         """All moving masks; there may be fewer than images."""
         return (*([self.moving_mask] if self.moving_mask else []), *self.further.moving_masks)
+
+    def to(self, device: torch.device) -> "Case":
+        """The same case with all images, masks and points on another device."""
+        further, points = self.further, (self.further.fixed_points, self.further.moving_points)
+        fixed_points, moving_points = (None if each is None else each.to(device) for each in points)
+        return replace(
+            self,
+            fixed=self.fixed.to(device=device),
+            moving=self.moving.to(device=device),
+            fixed_mask=self.fixed_mask and self.fixed_mask.to(device),
+            moving_mask=self.moving_mask and self.moving_mask.to(device),
+            further=Further(
+                tuple(each.to(device=device) for each in further.fixed),
+                tuple(each.to(device=device) for each in further.moving),
+                tuple(each.to(device) for each in further.fixed_masks),
+                tuple(each.to(device) for each in further.moving_masks),
+                fixed_points,
+                moving_points,
+            ),
+        )
 
     def without_direction(self) -> "Case":
         """The case as `(UseDirectionCosines "false")` sees it: every grid along the world's axes."""

@@ -27,6 +27,7 @@ from impactreg.registration.exact_metric import ExactMetricSettings
 from impactreg.registration.levels import Levels
 from impactreg.registration.objective import WeightSettings
 from impactreg.registration.plan import MULTI_METRIC, SINGLE, Plan
+from impactreg.registration.preparation import device_of_level
 from impactreg.registration.registration import Registration
 from impactreg.registration.results import Recorder
 
@@ -149,15 +150,28 @@ class Loop:
         return transform.with_parameters(kept["parameters"].to(transform.parameters))
 
     def _at_level(self, transform: Combination, scales: Tensor | None, level: int) -> tuple[Combination, Tensor]:
-        """The transform in the form of a resolution, and its scales; those of a linear transform stay as they are at
-        the start.
+        """The transform in the form of a resolution and on its device, and its scales; those of a linear transform stay
+        as they are at the start.
         """
+        self._move(level)
+        transform = transform.to(self.case.device)
         settings = self.levels.settings(self.plan.transform, level)
         current = transform.current.at_level(level, settings, self.setup)
         transform = replace(transform, current=current).to(self.case.device)
         if scales is None or not current.linear:
             scales = scales_of(transform, settings, self.case.fixed).to(transform.parameters)
-        return transform, scales
+        return transform, scales.to(transform.parameters)
+
+    def _move(self, level: int) -> None:
+        """Goes on on the device that `ImpactGPU` names for a resolution."""
+        device = device_of_level(self.plan.parameter_map, level, self.case.device)
+        if self.case.keeps_device or device == self.case.device:
+            return
+        logger.info("Resolution %d runs on %s", level, device)
+        self.case = self.case.to(device)
+        self.initial = None if self.initial is None else self.initial.to(device)
+        self.levels = Levels(self.case, self.plan, self.generator)
+        self.setup = self.plan.setup(self.case, self.initial)
 
     def _resolution(self, transform: Combination, scales: Parameters, level: int) -> tuple[Combination, Rows, str]:
         """Iterates until the optimizer has a reason to stop."""

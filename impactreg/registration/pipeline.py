@@ -88,7 +88,7 @@ def register(
     maps = as_maps(parameters, fixed)
     chosen = choose_device(device, maps)
     inputs = Inputs(fixed, moving, fixed_mask, moving_mask, fixed_points, moving_points)
-    case = make_case(inputs, maps, chosen, seed, tuple(map(Path, models)))
+    case = make_case(inputs, maps, chosen, seed, tuple(map(Path, models)), keeps_device=device is not None)
     stages = [_plan(i, m, case, engine) for i, m in enumerate(maps)]
     _tell_unknown(stages)
     before = None if initial_transform is None else as_transform(initial_transform)

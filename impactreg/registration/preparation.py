@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from impactreg.images import Image, Mask, as_image
 from impactreg.images.files import check_finite
 from impactreg.images.grid import Grid
 from impactreg.images.points import PointSet, read_points
-from impactreg.parameters import Once, ParameterMap, RunSettings, Settings
+from impactreg.parameters import ParameterMap, RunSettings, Settings
 from impactreg.registration.case import Case, Further
 
 logger = logging.getLogger(__name__)
@@ -24,15 +24,13 @@ logger = logging.getLogger(__name__)
 class DeviceSettings(Settings):
     """Where a parameter map wants to run, whatever its metrics are."""
 
-    index: Annotated[int, Once] = Field(
-        -1, ge=-1, alias="ImpactGPU", description="Number of the CUDA device; -1 is the CPU."
-    )
+    index: int = Field(-1, ge=-1, alias="ImpactGPU", description="Number of the CUDA device; -1 is the CPU.")
 
 
-def choose_device(asked: str | torch.device | None, maps: Sequence[ParameterMap]) -> torch.device:
+def choose_device(asked: str | torch.device | None, maps: Sequence[ParameterMap], *, warn: bool = True) -> torch.device:
     """The device that is asked for, else the GPU that `ImpactGPU` names, else the CPU.
 
-    A GPU of the parameter map that is not there is warned of once; one that the caller asks for raises
+    A GPU of the parameter map that is not there is warned of; one that the caller asks for raises
     `RegistrationError`.
     """
     if asked is not None:
@@ -42,7 +40,8 @@ def choose_device(asked: str | torch.device | None, maps: Sequence[ParameterMap]
         return torch.device("cpu")
     if index < torch.cuda.device_count():
         return torch.device("cuda", index)
-    logger.warning("(ImpactGPU %d): there is no such CUDA device; the registration runs on the CPU", index)
+    if warn:
+        logger.warning("(ImpactGPU %d): there is no such CUDA device; the registration runs on the CPU", index)
     return torch.device("cpu")
 
 
@@ -64,6 +63,8 @@ def make_case(
     device: torch.device,
     seed: int | None,
     model_folders: tuple[Path, ...],
+    *,
+    keeps_device: bool = False,
 ) -> Case:
     """Reads and checks images, masks and points; raises `ImageError` or `PointsError` where they do not fit each other
     or the maps.
@@ -87,6 +88,7 @@ def make_case(
         moving_masks[0] if moving_masks else None,
         seed,
         model_folders,
+        keeps_device=keeps_device,
         further=Further(
             tuple(more_fixed),
             tuple(more_moving),
@@ -96,6 +98,16 @@ def make_case(
             _points(inputs.moving_points, "moving points", first_moving.grid, device),
         ),
     )
+
+
+def device_of_level(parameter_map: ParameterMap, level: int, otherwise: torch.device) -> torch.device:
+    """The device that `ImpactGPU` names for a resolution; `otherwise` where it names none, and the CPU where that GPU
+    is not there, which `choose_device` has warned of.
+    """
+    if "ImpactGPU" not in parameter_map:
+        return otherwise
+    index = DeviceSettings.read(parameter_map, level=level).index
+    return torch.device("cuda", index) if 0 <= index < torch.cuda.device_count() else torch.device("cpu")
 
 
 def _checked(asked: str | torch.device) -> torch.device:

@@ -259,6 +259,19 @@ def test_known_keys_are_not_warned_of(caplog):
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+def test_a_run_that_moves_to_another_device_goes_on_as_before(monkeypatch, caplog):
+    keys = {**KEYS, "NumberOfResolutions": 2, "ImpactGPU": -1}
+    expected = run(parameters=keys)
+    # The only device that is everywhere, under another name.
+    monkeypatch.setattr(
+        multi_resolution, "device_of_level", lambda _, level, here: torch.device("cpu", 0) if level else here
+    )
+    with caplog.at_level("INFO", logger="impactreg"):
+        found = run(parameters=keys)
+    assert "Resolution 1 runs on cpu:0" in caplog.text
+    assert torch.equal(found.transform.parameters, expected.transform.parameters)
+
+
 def test_a_gpu_that_is_not_there_is_warned_of_once(caplog, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     keys = {**KEYS, **STATIC, "NumberOfResolutions": 1, "ImpactGPU": 0}

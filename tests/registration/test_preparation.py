@@ -7,7 +7,7 @@ import torch
 from impactreg.errors import ImageError, ParameterError, PointsError, RegistrationError
 from impactreg.images import Image
 from impactreg.parameters import ParameterMap
-from impactreg.registration.preparation import Inputs, choose_device, make_case
+from impactreg.registration.preparation import Inputs, choose_device, device_of_level, make_case
 
 CPU = torch.device("cpu")
 IMAGE = Image.of(torch.rand(8, 9, 10).double(), (1, 2, 3), (4, 5, 6))
@@ -130,3 +130,11 @@ def test_points_are_read_from_files_and_arrays(tmp_path):
 def test_points_of_another_dimension_are_refused():
     with pytest.raises(PointsError, match="fixed points: they have 2 coordinates, but the images 3"):
         case(fixed_points=torch.rand(4, 2))
+
+
+def test_each_resolution_may_have_its_own_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    (asked,) = maps(ImpactGPU=[-1, 1, 5])
+    found = [device_of_level(asked, level, torch.device("meta")) for level in range(4)]
+    assert found == [CPU, torch.device("cuda", 1), CPU, CPU]
+    assert device_of_level(*maps(), 0, torch.device("cuda", 1)) == torch.device("cuda", 1)

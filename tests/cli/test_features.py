@@ -42,7 +42,7 @@ def test_the_flags_reach_the_engine(pair: tuple[str, str], tmp_path: Path) -> No
     ("words", "message", "code"),
     [
         (["-model", "MIND/R9.pt"], "MIND/R9.pt: there is no such model file", 1),
-        ([*MODEL, "-layers", "01"], "the model returns 1 layers; 2 are asked for", 1),
+        ([*MODEL, "-layers", "01"], "the model returns 1 layer; 2 are asked for", 1),
         ([*MODEL, "-patch", "99999"], "a patch of 99999 x 99999 voxels is more than a model can take", 1),
         ([*MODEL, "-axis", "t"], "invalid choice: 't'", 2),
         ([*MODEL, "-overlaps", "3"], "there is no flag -overlaps; did you mean -overlap?", 2),

@@ -104,10 +104,9 @@ def test_the_parameters_do_not_depend_on_the_number_of_threads(name, threads):
     threads(1)
     alone = run(**RUNS[name])
     assert float(alone.transform.parameters.abs().max()) > 0
-    for number in (2, 4):
-        threads(number)
-        other = run(**RUNS[name])
-        assert torch.equal(other.transform.parameters, alone.transform.parameters)
+    threads(4)
+    together = run(**RUNS[name])
+    assert torch.equal(together.transform.parameters, alone.transform.parameters)
         assert metrics(other) == metrics(alone)
 
 

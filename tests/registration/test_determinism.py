@@ -107,7 +107,7 @@ def test_the_parameters_do_not_depend_on_the_number_of_threads(name, threads):
     threads(4)
     together = run(**RUNS[name])
     assert torch.equal(together.transform.parameters, alone.transform.parameters)
-        assert metrics(other) == metrics(alone)
+    assert metrics(together) == metrics(alone)
 
 
 class Network(nn.Module):

@@ -5,11 +5,13 @@ Nothing heavy is imported before the flags have been understood, so that help an
 that makes no sense, 130 Ctrl-C.
 """
 
+import atexit
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from impactreg.cli.arguments import UsageError, nearest
 from impactreg.errors import ImpactregError
@@ -30,6 +32,7 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line (by default that of the process) and returns the exit code."""
+    own_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         verb, rest = _verb(arguments)
@@ -39,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _complain(f"{error}; see {_helped(arguments)} --help", 2)
     except KeyboardInterrupt:
-        return _complain(f"interrupted{_how_to_go_on(arguments)}", 130)
+        code = _complain(f"interrupted{_how_to_go_on(arguments)}", 130)
+        return _leave_at_once(code) if own_process else code
     except BrokenPipeError:
         # What is left in stdout's buffer would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,6 +73,14 @@ def _helped(arguments: Sequence[str]) -> str:
 
         words = [*words, *(word for word in arguments[1:2] if word in {name for name, *_ in SUBVERBS})]
     return " ".join(("impactreg", *words))
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Ends the process without taking PyTorch apart, which takes longer than somebody who pressed Ctrl-C waits."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:

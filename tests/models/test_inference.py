@@ -223,7 +223,7 @@ folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 features(folder / "small.nii", Copies(), output=folder / "warm.nrrd")
 held = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
-resource.setrlimit(resource.RLIMIT_DATA, (held + 56 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_DATA, (held + 84 * 2**20,) * 2)
 features(folder / "large.nii", Copies(), patch=64, memory=0.001, output=folder / "out.nrrd")
 """
 
@@ -231,12 +231,12 @@ features(folder / "large.nii", Copies(), patch=64, memory=0.001, output=folder /
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the memory of a process")
 def test_a_result_larger_than_the_memory_is_written(tmp_path):
     write_image(image(8, 8, 8), tmp_path / "small.nii")
-    write_image(image(144, 128, 128), tmp_path / "large.nii")
+    write_image(image(208, 128, 128), tmp_path / "large.nii")
     command = [sys.executable, "-c", LARGE, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert (tmp_path / "out.nrrd").stat().st_size > 8 * 4 * 144 * 128 * 128
+    assert (tmp_path / "out.nrrd").stat().st_size > 8 * 4 * 208 * 128 * 128
 
 
 @pytest.mark.parametrize(

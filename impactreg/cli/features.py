@@ -83,7 +83,7 @@ def _add_tiles(parser: Parser) -> None:
         type=float,
         help="of tiles, in voxels or below 1 as a share, one or x y z; by default what the field of view needs",
     )
-    add("-axis", choices=["x", "y", "z"], default="z", help="along which a 2D model sees a 3D image in slices")
+    add("-axis", choices=["x", "y", "z"], help="along which a 2D model sees a 3D image in slices; default z")
     add("-dimension", type=int, choices=[2, 3], help="of the model's input; found by asking the model")
     add("-channels", metavar="N", type=int, help="of the model's input; found by asking the model")
 

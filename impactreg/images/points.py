@@ -1,6 +1,7 @@
 """Point sets: elastix point files, VTK polydata, CSV, and 3D Slicer's markups."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,18 @@ from impactreg.images.whole import whole_file
 FilePath = str | os.PathLike[str]
 Rows = list[list[float]]
 
+_COUNT = re.compile("[0-9]{1,18}")
+
 
 @dataclass(frozen=True, eq=False)
 class PointSet:
-    """World positions (LPS mm) as float64 [points, dim]; raises `PointsError` where they are not finite, 2D or 3D."""
+    """World positions (LPS mm) as float64 [points, dim]; raises `PointsError` where they are not finite, 2D or 3D.
+
+    `indexed` tells that they were given as voxels of a grid.
+    """
 
     points: Float[Tensor, "points dim"]
+    indexed: bool = False
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] not in (2, 3):
@@ -36,7 +43,7 @@ class PointSet:
     @classmethod
     def of_indices(cls, indices: Float[Tensor, "points dim"], grid: Grid) -> "PointSet":
         """Points given as voxel indices (x, y, z) of a grid, rounded to whole voxels as elastix does."""
-        return cls(grid.index_to_world(torch.floor(indices.to(torch.float64) + 0.5)))
+        return cls(grid.index_to_world(torch.floor(indices.to(torch.float64) + 0.5)), indexed=True)
 
     def __len__(self) -> int:
         return int(self.points.shape[0])
@@ -122,9 +129,9 @@ def _read_elastix(text: str, where: str, wanted: int | None) -> tuple[Rows, bool
     are_indices = kind != "point"
     if kind in ("point", "index"):
         line, kind = next(words, (line, ""))
-    if not kind.isdigit():
+    if not _COUNT.fullmatch(kind):
         raise PointsError(
-            f"{where}:{line}: the number of points is needed after `point` or `index`, but here stands `{kind}`"
+            f"{where}:{line}: the number of points is needed after `point` or `index`, but here stands `{kind[:40]}`"
         )
     count, numbers = int(kind), [_number(word, f"{where}:{number}") for number, word in words]
     dimension = wanted or (len(numbers) // count if count else 3)
@@ -186,7 +193,7 @@ def _read_vtk(content: bytes, where: str) -> Rows:
     announced, _, values = rest.partition(b"\n")
     words, number = announced.decode("latin-1").split(), len(lines) + 1
     types = {"float": ">f4", "double": ">f8"}
-    if len(words) != 2 or not words[0].isdigit() or words[1] not in types:
+    if len(words) != 2 or not _COUNT.fullmatch(words[0]) or words[1] not in types:
         raise PointsError(f"{where}:{number}: `POINTS <count> float|double` is needed")
     count = 3 * int(words[0])
     if lines[2].strip().upper() == "BINARY":

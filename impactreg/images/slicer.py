@@ -27,7 +27,8 @@ def read_fcsv(text: str, where: str) -> Rows:
 def read_markups(text: str, where: str) -> Rows:
     """The control points of all markups in a .mrk.json file."""
     try:
-        content = json.loads(text)
+        # Whole numbers may be too large for a float, and, as Python's own, too long to be read.
+        content = json.loads(text, parse_int=float)
     except (json.JSONDecodeError, RecursionError) as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
         raise PointsError(f"{where}:{line}: this is not valid JSON") from error

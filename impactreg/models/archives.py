@@ -1,9 +1,10 @@
 """Archives from strangers are listed and checked before anybody reads what is in them."""
 
+import os
 import re
 import stat
+import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ ADVICE = "a TorchScript file is needed, made with torch.jit.script or impactreg 
 MOST_CODE = 32 << 20
 """More bytes of code than any network has."""
 
+ENCRYPTED, PATCHED, STRONGLY_ENCRYPTED = 1 << 0, 1 << 5, 1 << 6
+"""Flags of a member."""
+FOLDER = 1 << 4
+"""That of a folder among a member's attributes."""
+
+ENDING = 56 + 20 + 22
+"""Bytes of the three records at the end of a zip file, of which a small one has the last alone."""
+
 # The ways of TorchScript (aten::save, aten::from_file), torchvision and torch.distributed to files and other machines.
 # Wherever such a name stands, for the language has more ways to call a function than a search for calls would know.
 OUTSIDE = re.compile(rb"\b(save|from_file|read_file|write_file|rpc_sync|rpc_async|rpc_remote)\b")
@@ -59,12 +68,14 @@ def check_torchscript(path: Path, name: str) -> None:
         raise ModelError(f"{name}: {path} holds {what}; {ADVICE}")
     if len(top) > 1:
         raise ModelError(f"{name}: {path} holds {len(top)} folders where TorchScript has one; {ADVICE}")
+    if "model.json" in {part.lower() for part in inside}:
+        raise ModelError(f"{name}: {path} has a form of old versions of PyTorch; {ADVICE}")
     missing = [part for part in ("data.pkl", "version") if part not in inside]
     if not any(part.startswith("code/") and part.endswith(".py") for part in inside):
         missing.append("code")
     if missing:
         raise ModelError(f"{name}: {path} is no whole TorchScript file: it has no {' and no '.join(missing)}; {ADVICE}")
-    if wrong := _wrong_code(path, [member for member in listed if member.filename.endswith(".py")]):
+    if wrong := _ambiguous(path, listed) or _wrong_code(path, [one for one in listed if _is_code(one.filename)]):
         raise ModelError(f"{name}: {path} is not loaded: {wrong}")
 
 
@@ -85,11 +96,43 @@ def members(path: Path, limits: Limits, name: str = "") -> tuple[zipfile.ZipInfo
     return listed
 
 
+def listed_where_told(path: Path) -> bool:
+    """Whether the list of members lies where the end of a zip file tells, and not only where zipfile looks for it.
+
+    PyTorch goes by what is told: a file in which these are two places shows it another archive than it shows zipfile.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - ENDING))
+        tail = file.read().rjust(ENDING, b"\0")
+    locator, record, end = tail[-42:-22], tail[:56], tail[-22:]
+    length, start = struct.unpack("<LL", end[12:20])
+    behind = size - 22
+    if locator.startswith(b"PK\6\7"):
+        behind = size - ENDING
+        length, start = struct.unpack("<QQ", record[40:56])
+        if not record.startswith(b"PK\6\6") or struct.unpack("<Q", locator[8:16]) != (behind,):
+            return False
+    return end.startswith(b"PK\5\6") and start + length == behind
+
+
 def is_safe(member: str) -> bool:
     """Whether a name in an archive stays below the folder that it is unpacked to, on any system."""
     names = member.removesuffix("/").split("/")
     odd = any(part in ("", ".", "..") or re.match("[A-Za-z]:", part) for part in names)
     return not odd and "\\" not in member and member.isprintable()
+
+
+def _ambiguous(path: Path, listed: Sequence[zipfile.ZipInfo]) -> str:
+    """What PyTorch would read in another way than zipfile does: it goes by other places, and takes a for A."""
+    twice = [name for name, count in Counter(one.filename.lower() for one in listed).items() if count > 1]
+    if twice:
+        return f"two of its members are named {twice[0][:100]!r} but for capital letters"
+    return "" if listed_where_told(path) else "its list of members is not where it says"
+
+
+def _is_code(name: str) -> bool:
+    return name.lower().endswith(".py")
 
 
 def _wrong_code(path: Path, sources: Sequence[zipfile.ZipInfo]) -> str:
@@ -103,7 +146,8 @@ def _wrong_code(path: Path, sources: Sequence[zipfile.ZipInfo]) -> str:
                     return f"its code names {found[0].decode()}, by which a model can reach files or other machines"
                 if b"getattr" in code and HIDDEN.search(code):
                     return f"its code {member.filename[:100]} writes names as numbers"
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError):
+    # zipfile lets through what its decompressors raise.
+    except Exception:
         return "its code is damaged"
     return ""
 
@@ -126,13 +170,17 @@ def _wrong(listed: Sequence[zipfile.ZipInfo], limits: Limits) -> str:
 
 def _wrong_member(member: zipfile.ZipInfo, limits: Limits) -> str:
     kind = stat.S_IFMT(member.external_attr >> 16)
-    if not is_safe(member.filename):
+    # zipfile gives some members another name than they have in the file.
+    if not is_safe(member.filename) or member.orig_filename != member.filename:
         return "has a name that leads elsewhere"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
-    if member.flag_bits & 0x1:
+    # PyTorch does not read such a file, and takes what happens to be in the memory for its content.
+    if (kind == stat.S_IFDIR or member.external_attr & FOLDER) and not member.is_dir():
+        return "is a file that claims to be a folder"
+    if member.flag_bits & (ENCRYPTED | STRONGLY_ENCRYPTED):
         return "is encrypted"
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if member.flag_bits & PATCHED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is packed in an unusual way"
     if member.file_size > max(limits.small, limits.ratio * member.compress_size):
         return f"unpacks {member.compress_size} bytes to {member.file_size}"

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from impactreg.errors import ModelError, OutputError
+from impactreg.images.whole import write_whole
 from impactreg.models.cards import CardFile, ModelCard, cards, known, names, parts
 from impactreg.models.export import export
 from impactreg.models.fetching import Store
-from impactreg.models.lock import digest, write_whole
+from impactreg.models.lock import digest
 from impactreg.models.mind import MIND, example, variants
 
 __all__ = ["VERSION", "CardFile", "ModelCard", "cache_folder", "cards", "locate", "store"]
@@ -35,10 +36,11 @@ def locate(written: str, *, relative_to: Path | None = None, search: Sequence[Pa
     (`/Data/Models/TS/a.pt` is `DIR/TS/a.pt` or `DIR/a.pt`); today's name of an older name that a card knows, in these
     folders (`TS/M730_2_Layers.pt` is `DIR/TS/M730.pt`); what `impactreg models fetch` brought, verified; built-in
     models by trailing parts (`MIND/R1D2_3D.pt`), made on the spot and cached. Known names may lack `.pt`. Nothing is
-    downloaded. Raises
-    `ModelError` that tells where it looked, the nearest known names and what to do, or that a fetched file changed.
+    downloaded. Raises `ModelError` that tells where it looked, the nearest known names and what to do, or that a
+    fetched file changed.
     """
-    folders = [*search, *map(Path, filter(None, os.environ.get("IMPACTREG_MODELS", "").split(os.pathsep)))]
+    named = (Path(each) for each in os.environ.get("IMPACTREG_MODELS", "").split(os.pathsep) if each)
+    folders = [_at_home(folder) for folder in (*search, *named)]
     candidates = list(dict.fromkeys(_candidates(written, relative_to, folders)))
     found = next((path for path in candidates if _is_file(path)), None)
     found = found or _by_card(written, folders) or _built_in(written)
@@ -55,21 +57,29 @@ def store() -> Store:
 def cache_folder() -> Path:
     """Where models are kept: IMPACTREG_CACHE, else XDG_CACHE_HOME/impactreg, else ~/.cache/impactreg."""
     if own := os.environ.get("IMPACTREG_CACHE"):
-        return Path(own).expanduser()
+        return _at_home(Path(own))
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "impactreg"
 
 
+def _at_home(path: Path) -> Path:
+    """The path with the user's folder for `~`; as it is where it names a user whom nobody knows."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def _candidates(written: str, relative_to: Path | None, folders: Iterable[Path]) -> Iterable[Path]:
     if written.strip():
-        path = Path(written).expanduser()
+        path = _at_home(Path(written))
         yield path
         if relative_to is not None:
             yield relative_to / path
         trailing = parts(written)
         for folder in folders:
             for first in range(len(trailing)):
-                yield folder.expanduser().joinpath(*trailing[first:])
+                yield folder.joinpath(*trailing[first:])
 
 
 def _by_card(written: str, folders: Iterable[Path]) -> Path | None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from impactreg.errors import ModelError
 from impactreg.models.cards import CardFile
 from impactreg.models.extractor import ARGUMENTS
-from impactreg.models.geometry import Size, independent
-from impactreg.models.inspection import CENTRED, Description, identity, noise
+from impactreg.models.geometry import Size, identity, independent
+from impactreg.models.inspection import CENTRED, Description, noise
 
 Verdict = Literal["good", "note", "wrong"]
 

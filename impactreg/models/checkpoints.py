@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from impactreg.errors import ModelError
+from impactreg.models.archives import listed_where_told
 
 # What PyTorch itself does not load but nnU-Net writes beside the weights: single numbers of numpy, in a log of losses.
 # Names of both numpy 1 and 2, for a checkpoint holds that of the numpy that wrote it.
@@ -66,16 +67,20 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
 
 
 def _check_archive(path: Path) -> None:
-    """A checkpoint is a zip whose members are stored as they are: what is compressed could unpack to anything."""
+    """A checkpoint is a zip whose members are stored as they are: what is compressed could unpack to anything.
+
+    So could what PyTorch finds where zipfile finds something else.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+        clear = listed_where_told(path)
     except FileNotFoundError:
         raise ModelError(f"{path}: there is no such file") from None
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ModelError(f"{path}: this is no checkpoint of nnU-Net 2, or a truncated one: {error}") from None
     stored = all(one.compress_type == zipfile.ZIP_STORED and one.file_size == one.compress_size for one in members)
-    if not stored or sum(one.file_size for one in members) > path.stat().st_size:
+    if not clear or not stored or sum(one.file_size for one in members) > path.stat().st_size:
         raise ModelError(f"{path}: the checkpoint is compressed, which PyTorch does not do; it is refused")
 
 

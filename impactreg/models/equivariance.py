@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from impactreg.errors import ModelError
 from impactreg.models.extractor import Extractor
 from impactreg.models.geometry import Layer, Matrix
+from impactreg.models.measurements import recall
 
 PERIODS = (1, 2, 4, 8, 16, 32)
 PROBE = 64
@@ -27,6 +29,17 @@ def periods(
     image starts, modulo the coarser grid's step; tiles must start at multiples of it to agree. None for a layer whose
     samples see all of the image, or more of it than can be tried.
     """
+    question = f"periods {tile} {channels} {layers} {direction}"
+    return recall(extractor, question, lambda: _found(extractor, tile, channels, layers, direction), _read)
+
+
+def _read(kept: Any) -> tuple[int | None, ...]:
+    return tuple(None if each is None else int(each) for each in kept)
+
+
+def _found(
+    extractor: Extractor, tile: tuple[int, ...], channels: int, layers: tuple[Layer, ...], direction: Matrix
+) -> tuple[int | None, ...]:
     for shape in ((PROBE,) * len(tile), tile):
         try:
             return _periods(extractor, shape, channels, layers, direction)

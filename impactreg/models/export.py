@@ -3,10 +3,7 @@
 import hashlib
 import inspect
 import io
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.jit.frontend import FrontendError
 
-from impactreg.errors import ModelError, OutputError
+from impactreg.errors import ModelError
+from impactreg.images.whole import whole_file
 from impactreg.models.extractor import Extractor, torchscript
-from impactreg.models.geometry import Layer, Matrix, measure
+from impactreg.models.geometry import Layer, identity, measure
 
 Method = Literal["script", "trace"]
 
@@ -60,14 +58,14 @@ def export(
     Raises `ModelError` where the module cannot be compiled, breaks the contract or differs from its file, and
     `OutputError` where `path` cannot be written.
     """
-    original = deepcopy(module).cpu().eval()
+    original, example = deepcopy(module).cpu().eval(), example.detach().cpu()
     with torch.no_grad(), torchscript():
         content = _saved(_compiled(original, example, name, method))
-    with _temporary(path, content) as draft:
+    with whole_file(path, what="the model", parents=True) as draft:
+        draft.write_bytes(content)
         extractor = Extractor.load(draft, name=name)
-        _check(original, extractor, example.detach().cpu(), method)
-        found = layers or _measured(original, extractor, example.detach().cpu())
-        draft.replace(path)
+        _check(original, extractor, example, method)
+        found = layers or _measured(original, extractor, example)
     return ExportReport(path, hashlib.sha256(content).hexdigest(), method, extractor.arguments, found)
 
 
@@ -95,24 +93,6 @@ def _saved(module: torch.jit.ScriptModule) -> bytes:
     return buffer.getvalue()
 
 
-@contextmanager
-def _temporary(path: Path, content: bytes) -> Iterator[Path]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        draft = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        raise OutputError(f"{path}: the model cannot be written: {error.strerror or error}") from None
-    try:
-        yield draft
-    except OSError as error:
-        raise OutputError(f"{path}: the model cannot be written: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _check(module: nn.Module, extractor: Extractor, example: Tensor, method: Method) -> None:
     larger = example.repeat(1, 1, *[2] * (example.ndim - 2))
     with torch.no_grad():
@@ -130,9 +110,8 @@ def _measured(module: nn.Module, extractor: Extractor, example: Tensor) -> tuple
     with torch.no_grad():
         number = _largest(module, example)
         layers = extractor.layers(example, number, *_arguments(example, number)[2:])
-    shape, axes = tuple(example.shape[2:]), range(example.ndim - 2)
-    direction: Matrix = tuple(tuple(float(row == column) for column in axes) for row in axes)
-    return measure(extractor, shape, layers, example.shape[1], direction)
+    shape = tuple(example.shape[2:])
+    return measure(extractor, shape, layers, example.shape[1], identity(len(shape)))
 
 
 def _compare(module: nn.Module, extractor: Extractor, given: Sequence[Tensor], wanted: int, method: Method) -> None:

@@ -51,7 +51,7 @@ class Extractor:
             state = path.stat()
         except OSError as error:
             raise ModelError(f"{path}: the model cannot be read: {error.strerror or error}") from None
-        version = _FileVersion(path.resolve(), state.st_mtime_ns, state.st_size)
+        version = _FileVersion(path.resolve(), state.st_mtime_ns, state.st_size, state.st_ino)
         return _load(version, str(torch.device(device)), name or path.name)
 
     @classmethod
@@ -100,12 +100,7 @@ class Extractor:
         without `check_values` the numbers are not looked at, for which a CUDA device would have to be waited.
         """
         x = x.to(self.device)
-        extras = (
-            torch.tensor(number_of_layers, dtype=torch.int16),
-            torch.as_tensor(statistics, dtype=torch.float32, device="cpu"),
-            rounded_direction(direction),
-        )
-        output = self._forward((x, *extras)[: self.arguments], mixed_precision)
+        output = self.answer(x, number_of_layers, statistics, direction, mixed_precision=mixed_precision)
         if not isinstance(output, list) or not all(isinstance(layer, Tensor) for layer in output):
             raise ModelError(f"{self.name}: the model returns {_described(output)}; a list of tensors is needed")
         if len(output) < number_of_layers:
@@ -115,6 +110,23 @@ class Extractor:
             self._check(layer, f"layer {number + 1} of {len(output)}", x, check_values)
         layers = output[:number_of_layers]
         return [layer.float() if mixed_precision or not layer.is_floating_point() else layer for layer in layers]
+
+    def answer(
+        self,
+        x: Float[Tensor, "batch channel *space"],
+        number_of_layers: int,
+        statistics: "Sequence[float] | Tensor",
+        direction: "Sequence[Sequence[float]] | Tensor",
+        *,
+        mixed_precision: bool = False,
+    ) -> object:
+        """What the model returns when so many layers are asked for, as it is; raises `ModelError` where it fails."""
+        extras = (
+            torch.tensor(number_of_layers, dtype=torch.int16, device="cpu"),
+            torch.as_tensor(statistics, dtype=torch.float32, device="cpu"),
+            rounded_direction(direction),
+        )
+        return self._forward((x.to(self.device), *extras)[: self.arguments], mixed_precision)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is None:
@@ -170,6 +182,7 @@ class _FileVersion(NamedTuple):
     path: Path
     changed: int
     size: int
+    node: int
 
 
 @lru_cache(maxsize=16)

@@ -78,9 +78,14 @@ def measure(
     image to its own orientation, for which it reads `direction`). A layer without gradients starts at the first
     voxel. Raises `ModelError` where the model fails.
     """
-    seen = direction if extractor.arguments > 3 else _identity(len(shape))
+    seen = direction if extractor.arguments > 3 else identity(len(shape))
     probe, responses = _suitable_probe(extractor, shape, channels, layers, seen)
     return tuple(_layer(shape, layer, probe, found) for layer, found in zip(layers, responses, strict=True))
+
+
+def identity(dimension: int) -> Matrix:
+    """The direction matrix of an image that is not turned."""
+    return tuple(tuple(float(row == column) for column in range(dimension)) for row in range(dimension))
 
 
 @lru_cache(maxsize=128)
@@ -273,10 +278,6 @@ def _fits(size: int, samples: int, stride: int | float) -> bool:
 def _equal(first: Tensor, second: Tensor) -> bool:
     scale = float(second.abs().max())
     return torch.allclose(first, second, rtol=1e-4, atol=1e-5 * scale)
-
-
-def _identity(dimension: int) -> Matrix:
-    return tuple(tuple(float(row == column) for column in range(dimension)) for row in range(dimension))
 
 
 def _noise(shape: Size, seed: int) -> Tensor:

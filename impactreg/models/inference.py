@@ -44,7 +44,7 @@ def features(
     patch: int | Sequence[int] | None = None,
     overlap: Numbers | None = None,
     voxel: Numbers | None = None,
-    axis: Literal["x", "y", "z"] = "z",
+    axis: Literal["x", "y", "z"] | None = None,
     pca: int | None = None,
     labels: bool = False,
     grid: Literal["model", "image"] = "model",
@@ -69,7 +69,7 @@ def features(
       voxels (2D: 512) are whole. A tile larger than the image is continued by its border.
     - `overlap`: of neighbouring tiles, in voxels or, below 1, as a share of the tile; by default the least that
       covers the field of view of the layers, half a tile if that is larger.
-    - `axis`: along which a 2D model sees a 3D image slice by slice.
+    - `axis`: along which a 2D model sees a 3D image slice by slice; z by default.
     - `pca`: so many principal components of the channels instead of these (`ImpactPCA`: the strongest last).
     - `labels`: the number of the channel with the highest value instead of the values, as whole numbers.
     - `grid`: "image" brings results to the image's grid (linearly; labels after that).
@@ -85,7 +85,7 @@ def features(
     not fit, `ImageError` for the image, `OutputError` for what cannot be written.
     """
     storage = _storage(memory, output)
-    wish = _Wish(pca, labels, grid)
+    wish, along = _Wish(pca, labels, grid), _axis(axis or "z")
     extractor = listed(_extractor(model, _device(device), models))
     mask = None if layers is None else _mask(extractor.name, layers)
     read = read_image(image, storage=storage) if isinstance(image, str | Path) else as_image(image)
@@ -97,7 +97,9 @@ def features(
         channels=channels,
         layers=None if mask is None else len(mask),
     )
-    run = _Run(extractor, contract, mask or (True,) * contract.layers, _axis(axis), mixed_precision, storage, progress)
+    if axis is not None and contract.dimension >= read.dimension:
+        logger.warning("%s: axis %s has no effect: the model sees the image whole, not in slices", extractor.name, axis)
+    run = _Run(extractor, contract, mask or (True,) * contract.layers, along, mixed_precision, storage, progress)
     seen = read
     if voxel is not None:
         seen = Regridding(read, sampling_grid(read.grid, _three(voxel, read.dimension)), 3).all(storage)

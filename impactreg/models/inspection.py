@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import inf, isfinite, isnan, nan
 from pathlib import Path
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from impactreg.errors import ModelError
 from impactreg.models.cards import CardFile
+from impactreg.models.contract import taken
 from impactreg.models.extractor import Extractor
-from impactreg.models.geometry import Layer, Matrix, Size, measure
+from impactreg.models.geometry import Layer, Size, identity, measure
 from impactreg.models.lock import digest
 
 SIDES = (32, 64, 29, 14, 128, 224)
 """Inputs that are tried: deep networks need large ones, transformers their own."""
 
 CHANNELS = (1, 3, 2, 4)
-MOST_LAYERS = 64
 ENOUGH = 5
 """So many samples of a layer along each axis tell its place without a larger input."""
 
@@ -82,9 +83,11 @@ def describe(
     input along each axis. Raises `ModelError` where the model takes nothing that was tried, or breaks the contract.
     """
     extractor = Extractor.load(path, name=name)
+    if any(given is not None and given < 1 for given in (channels, side)):
+        raise ModelError(f"{extractor.name}: an input has channels and sides from 1 on, not less")
     if card is not None:
         dimension, channels = dimension or card.dimension, channels or card.input_channels
-    x, number = _taken(extractor, _inputs(dimension, channels, side))
+    x, number = taken(extractor, _inputs(dimension, channels, side), CENTRED)
     layers = extractor.layers(x.requires_grad_(True), number, CENTRED, identity(x.ndim - 2))
     shapes = tuple(tuple(layer.shape[2:]) for layer in layers)
     return Description(extractor, digest(path), x.shape[1], tuple(x.shape[2:]), _places(extractor, x, layers), shapes)
@@ -113,12 +116,11 @@ def parameter_lines(
     axes = described.dimension
     channels = [described.layers[at].channels for at, used in enumerate(mask) if used == "1"]
     patch = _patch(described, mask.rindex("1"), card) if jacobian else (0,) * axes
-    voxel_size = voxel_size or (card.voxel_size if card else None)
-
-    def line(key: str, *values: object) -> str:
-        written = " ".join(f'"{value}"' if isinstance(value, str) else f"{value:g}" for value in values)
-        return f"(Impact{key}{level} {written})"
-
+    if voxel_size is None:
+        voxel_size = card.voxel_size if card else None
+    elif not 0 < voxel_size < inf:
+        raise ModelError(f"{model}: a voxel size is a positive number (mm), not {voxel_size:g}")
+    line = partial(impact_line, level=level)
     return [
         line("ModelsPath", model),
         line("Dimension", axes),
@@ -134,27 +136,17 @@ def parameter_lines(
     ]
 
 
+def impact_line(key: str, *values: str | float, level: int = 0) -> str:
+    """A line of a parameter file for a resolution: `ImpactModelsPath0` is the key "ModelsPath" of the first."""
+    written = " ".join(f'"{value}"' if isinstance(value, str) else f"{value:.10g}" for value in values)
+    return f"(Impact{key}{level} {written})"
+
+
 def noise(shape: Sequence[int], seed: int = 0) -> Tensor:
     """An image of smooth and rough structures in the range of a CT: mean 0, deviation 100."""
     x = 100 * torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
     ramp = torch.linspace(-1, 1, shape[-1])
     return (x + 50 * ramp).clamp(*CENTRED[:2])
-
-
-def arguments(extractor: Extractor, x: Tensor, number_of_layers: int) -> tuple[Tensor, ...]:
-    """What `forward` of a model is called with."""
-    given = (
-        x,
-        torch.tensor(number_of_layers, dtype=torch.int16),
-        torch.tensor(CENTRED),
-        torch.eye(x.ndim - 2, dtype=torch.int16),
-    )
-    return given[: extractor.arguments]
-
-
-def identity(dimension: int) -> Matrix:
-    """The direction matrix of an image that is not turned."""
-    return tuple(tuple(float(row == column) for column in range(dimension)) for row in range(dimension))
 
 
 def _inputs(dimension: int | None, channels: int | None, side: int | None) -> Iterator[Tensor]:
@@ -163,45 +155,6 @@ def _inputs(dimension: int | None, channels: int | None, side: int | None) -> It
     for size, axes, number in product(sides, dimensions, numbers):
         if size**axes <= SIDES[1] ** 3:
             yield noise((1, number, *(size,) * axes))
-
-
-def _taken(extractor: Extractor, inputs: Iterator[Tensor]) -> tuple[Tensor, int]:
-    """The first input that the model takes, or a larger one of its kind from which it makes more layers."""
-    best: tuple[Tensor, int] | None = None
-    error: ModelError | None = None
-    for x in inputs:
-        if best is not None and (x.shape[1] != best[0].shape[1] or x.ndim != best[0].ndim):
-            continue
-        try:
-            number, whole = _count(extractor, x)
-        except ModelError as raised:
-            error = error or raised
-            continue
-        if best is None or number > best[1]:
-            best = x, number
-        if whole or x.shape[-1] > best[0].shape[-1]:
-            return best
-    if best is None:
-        raise error or ModelError(f"{extractor.name}: an input of this size is too large to be tried")
-    return best
-
-
-def _count(extractor: Extractor, x: Tensor) -> tuple[int, bool]:
-    """How many layers a model makes of an input, and whether it made all that it has: nothing failed."""
-    with torch.no_grad():
-        # What breaks the contract is told by whom it concerns.
-        extractor.layers(x, 1, CENTRED, identity(x.ndim - 2))
-    number = 1
-    while number < MOST_LAYERS:
-        try:
-            with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-                found = extractor.module(*arguments(extractor, x, number + 1))
-        except (RuntimeError, torch.jit.Error):
-            return number, False
-        if len(found) <= number:
-            break
-        number = len(found)
-    return number, True
 
 
 def _places(extractor: Extractor, x: Tensor, layers: Sequence[Tensor]) -> tuple[Layer, ...]:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import NamedTuple, final
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from impactreg.errors import ModelError, OutputError
+from impactreg.images.whole import write_whole
 
 MOST_BYTES = 10_000_000
 HEADER = "# The model files that impactreg fetched. A file that differs from its line here is not used.\n"
@@ -89,16 +89,6 @@ def digest(path: Path) -> str:
         return _digest(_FileVersion(path, state.st_mtime_ns, state.st_size, state.st_ino))
     except OSError as error:
         raise ModelError(f"{path}: the model cannot be read: {error.strerror or error}") from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that nobody sees half of it; raises `OutputError` where that cannot be."""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 @contextmanager

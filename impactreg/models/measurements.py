@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import torch
 
 from impactreg.errors import ModelError, OutputError
+from impactreg.images.whole import write_whole
 from impactreg.models.extractor import Extractor
-from impactreg.models.lock import digest, exclusive, write_whole
+from impactreg.models.lock import digest, exclusive
 
 VERSION = 1
 """Counts up when a way of measuring changes, so that older answers are left alone."""

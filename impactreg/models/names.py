@@ -50,32 +50,18 @@ class ModelName:
     remarks: Values = field(default=(), compare=False)
 
     @classmethod
-    def parse(cls, text: str, *, strict: bool = False) -> "ModelName":
+    def parse(cls, text: str) -> "ModelName":
         """The fields of a name, whatever their order.
 
         A word that no vocabulary has is a further value of the field it is joined to by `-`; one that stands alone is
-        an anatomy before any pathology or contrast, and a contrast after. Raises `ModelError` for an empty name, and,
-        where `strict`, for the first remark.
+        an anatomy before any pathology or contrast, and a contrast after. Raises `ModelError` for an empty name.
         """
         reader = _Reader()
         for token in reader.tokens(text):
             reader.take(token)
         if not reader.found:
             raise ModelError(f"{text!r}: a model name has at least one word, such as model_seg_sc_t2")
-        if strict and reader.remarks:
-            raise ModelError(f"{text}: {reader.remarks[0]}")
         return cls(**{name: tuple(values) for name, values in reader.found.items()}, remarks=tuple(reader.remarks))
-
-    def canonical(self) -> str:
-        """The name in the declared order without what is the default; `parse` reads the same fields from it."""
-        parts = ["model"]
-        for name in VOCABULARY:
-            values: Values = getattr(self, name)
-            # A contrast in no vocabulary is only taken for one behind a pathology.
-            told = name == "pathology" and bool(self.contrast) and self.contrast[0].lower() not in _KNOWN
-            if values and (values != DEFAULTS.get(name) or told):
-                parts.append("-".join(values))
-        return "_".join(parts) if len(parts) > 1 else f"model_{'-'.join(self.anatomy)}"
 
 
 @dataclass(frozen=True, order=True)
@@ -86,11 +72,11 @@ class ReleaseTag:
     suffix: str = ""
 
     @classmethod
-    def parse(cls, text: str, *, strict: bool = False) -> "ReleaseTag":
-        """The day of a tag; raises `ModelError` for what is no tag, no day, or, where `strict`, has a suffix."""
+    def parse(cls, text: str) -> "ReleaseTag":
+        """The day of a tag; raises `ModelError` for what is no tag or no day."""
         matched = re.fullmatch(r"r(\d{8})((?:_[\w.]+)?)", text, re.ASCII)
         try:
-            if matched is None or (strict and matched[2]):
+            if matched is None:
                 raise ValueError(text)
             return cls(datetime.strptime(matched[1], "%Y%m%d").date(), matched[2].removeprefix("_"))
         except ValueError:

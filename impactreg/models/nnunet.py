@@ -13,6 +13,7 @@ from impactreg.errors import ModelError
 from impactreg.models.checkpoints import fill, network_weights
 from impactreg.models.export import ExportReport, export
 from impactreg.models.geometry import Layer
+from impactreg.models.inspection import impact_line
 from impactreg.models.normalisation import Normalise
 from impactreg.models.orientation import Orientation
 from impactreg.models.package_checks import plan_of
@@ -67,12 +68,12 @@ class Conversion:
         """The lines of a parameter file that use the model; what else should be known stands behind `//`."""
         plan, topology = self.plan, self.plan.topology
         return [
-            f'(ImpactModelsPath "{self.report.path}")',
-            f"(ImpactDimension {topology.dimension})",
-            f"(ImpactNumberOfChannels {topology.input_channels})",
-            f"(ImpactPatchSize {_written(plan.patch())})",
-            f"(ImpactVoxelSize {_written(self._voxel_size())})",
-            f'(ImpactLayersMask "{"1".rjust(SECOND, "0")}")',
+            impact_line("ModelsPath", str(self.report.path)),
+            impact_line("Dimension", topology.dimension),
+            impact_line("NumberOfChannels", topology.input_channels),
+            impact_line("PatchSize", *plan.patch()),
+            impact_line("VoxelSize", *self._voxel_size()),
+            impact_line("LayersMask", "1".rjust(SECOND, "0")),
             *(f"// {line}" for line in (*self._notes(), *self._layers())),
         ]
 
@@ -175,7 +176,3 @@ def _fold(trained: Trained, fold: str | None, path: Path) -> str:
     if fold not in trained.folds:
         raise ModelError(f"{path}: fold {fold} has no {FINAL}; there are folds {', '.join(trained.folds)}")
     return fold
-
-
-def _written(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:.10g}" for value in values)

@@ -24,15 +24,6 @@ def checked_letters(letters: str, where: str) -> str:
     return upper
 
 
-def letters_of(direction: tuple[tuple[float, ...], ...]) -> str:
-    """Where the axes of an image of three dimensions come from, by its direction cosines (LPS; columns are axes)."""
-    letters = ""
-    for column in zip(*direction, strict=True):
-        largest = max(range(3), key=lambda row: abs(column[row]))
-        letters += "RAI"[largest] if column[largest] > 0 else "LPS"[largest]
-    return letters
-
-
 def network_axes(letters: str | None, image_axes: tuple[int, ...]) -> Axes:
     """The directions (LPS) of a network's axes, which are these axes of an image [z, y, x] of that orientation.
 

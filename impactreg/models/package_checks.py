@@ -109,7 +109,8 @@ def _trainer_findings(contents: Contents, trained: Trained) -> Iterator[Finding]
     try:
         tree = ast.parse(contents.read(trained.files[TRAINER_CLASS], 1 << 20))
     except (ModelError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        yield f"{where}: this is no Python: {str(error).splitlines()[0]}"
+        # A MemoryError of the parser says nothing.
+        yield f"{where}: this is no Python: {(str(error).splitlines() or [type(error).__name__])[0]}"
         return
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     if "get_trainer_class" not in functions:

@@ -1,7 +1,6 @@
 """Packages of nnU-Net models in the form of the Spinal Cord Toolbox: made, and installed with where they came from."""
 
 import json
-import os
 import re
 import tempfile
 import tomllib
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from impactreg.errors import ModelError, OutputError
+from impactreg.images.whole import whole_file
 from impactreg.models.catalogue import cache_folder
 from impactreg.models.downloads import Progress, from_mirror, unseen
 from impactreg.models.lock import digest
@@ -51,7 +51,7 @@ class Provenance:
         try:
             found = tomllib.loads(path.read_text(encoding="utf-8"))
             return cls(**{**found, "left_out": tuple(found.get("left_out", ()))})
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"{path}: the record of an installed package cannot be read: {error}") from None
 
 
@@ -196,22 +196,9 @@ def _packed_files(trained: Trained) -> dict[str, str]:
 def _write_zip(
     path: Path, contents: Contents, names: dict[str, str], changed: dict[str, bytes], release: ReleaseTag
 ) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".zip", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    draft = Path(temporary)
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, target in names.items():
-                _add(archive, contents, name, target, changed.get(name), release)
-        draft.chmod(0o644)
-        draft.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path, parents=True) as draft, zipfile.ZipFile(draft, "w") as archive:
+        for name, target in names.items():
+            _add(archive, contents, name, target, changed.get(name), release)
 
 
 def _add(

@@ -104,8 +104,10 @@ class Pass:
             self.progress(total, total)
 
     def _geometry(self, layers: list[Tensor]) -> tuple[Layer, ...]:
-        """Where the layers lie; nothing is to be measured if one tile holds the image and no layer is strided."""
-        if self.tile == tuple(self.volume.shape[2:]) and all(tuple(layer.shape[2:]) == self.tile for layer in layers):
+        """Where the layers lie; nothing is measured if one tile holds the image and no wanted layer is strided."""
+        pairs = zip(layers, self.mask, strict=True)
+        fine = all(tuple(layer.shape[2:]) == self.tile for layer, wanted in pairs if wanted)
+        if fine and self.tile == tuple(self.volume.shape[2:]):
             ones, zeros = (1.0,) * len(self.tile), (0.0,) * len(self.tile)
             return tuple(Layer(layer.shape[1], ones, zeros, (inf,) * len(self.tile), True) for layer in layers)
         with torch.enable_grad():

@@ -205,8 +205,10 @@ def _inherited(configurations: Mapping[str, dict[str, Any]], name: str, where: s
     chain: list[dict[str, Any]] = []
     next_name: Any = name
     while next_name is not None:
-        if next_name not in configurations:
-            raise ModelError(f"{where}: there is no configuration {next_name}; there are {', '.join(configurations)}")
+        if not isinstance(next_name, str) or next_name not in configurations:
+            raise ModelError(
+                f"{where}: there is no configuration {next_name!s:.60}; there are {', '.join(configurations)}"
+            )
         chain.append(configurations[next_name])
         if len(chain) > LONGEST_CHAIN:
             raise ModelError(f"{where}: {name} inherits from itself; mend inherits_from")

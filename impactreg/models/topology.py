@@ -11,7 +11,16 @@ Norm = Literal["instance", "batch"]
 Activation = Literal["LeakyReLU", "ReLU"]
 
 # Far above what networks have, and low enough that a plan made to do harm does not fill the memory.
-MOST = {"stages": 16, "features": 4096, "kernel": 15, "stride": 16, "blocks": 64, "channels": 1024, "outputs": 4096}
+MOST = {
+    "stages": 16,
+    "features": 4096,
+    "kernel": 15,
+    "stride": 16,
+    "stride in all": 1024,
+    "blocks": 64,
+    "channels": 1024,
+    "outputs": 4096,
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Topology:
         self._check_lengths()
         if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
             raise ModelError(f"a U-Net has kernels of odd sizes, not {_listed(self.kernels)}")
+        _within("stride in all", self.stride_products()[self.stages - 1])
 
     @property
     def dimension(self) -> int:

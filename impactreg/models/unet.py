@@ -49,10 +49,6 @@ class UNet(nn.Module):
             found.append(self.decoder.head(found[-1]))
         return found
 
-    def supervised(self, x: Tensor) -> list[Tensor]:
-        """The outputs of all heads, the finest first: what a training with deep supervision compares."""
-        return self.decoder.heads(self.decoder(self.encoder(x)))
-
 
 class PlainEncoder(nn.Module):
     """Stages of convolutions; the first of a stage has its stride."""
@@ -103,7 +99,10 @@ class ResidualEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Stages that join the map below, made larger, with the encoder's map of their own scale; each has a head."""
+    """Stages that join the map below, made larger, with the encoder's map of their own scale.
+
+    Each has a head, as in nnU-Net's checkpoints, of which that of the finest scale alone is used.
+    """
 
     def __init__(self, topology: Topology) -> None:
         super().__init__()
@@ -135,13 +134,6 @@ class Decoder(nn.Module):
         """The output of the finest head of the last map."""
         output: Tensor = self.seg_layers[-1](x)
         return output
-
-    def heads(self, maps: list[Tensor]) -> list[Tensor]:
-        """The output of each head for its map, the finest first."""
-        outputs: list[Tensor] = []
-        for head, features in zip(self.seg_layers, maps):  # noqa: B905
-            outputs.insert(0, head(features))
-        return outputs
 
     def cropped(self, x: Tensor, like: Tensor) -> Tensor:
         """The map without what goes past the end of another, where a stride did not divide that one's size."""

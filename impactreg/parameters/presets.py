@@ -14,6 +14,9 @@ from impactreg.errors import ParameterError
 from impactreg.parameters.casting import nearest
 from impactreg.parameters.grammar import excerpt
 
+FIRST_MAPS = {2: ["rigid", "mind-bspline-2d"], 3: ["rigid", "mind-bspline"]}
+"""The shipped maps that are run where none is named, for 2D and for 3D images."""
+
 _HOUSE = Path(__file__).parents[1]
 # Installed, the maps lie inside the package; in a working copy, next to it.
 _FOLDERS = (_HOUSE / "shipped" / "parameter_maps", _HOUSE.parent / "parameter_maps")

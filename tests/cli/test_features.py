@@ -60,6 +60,11 @@ def test_mistakes_are_told_in_one_line(
     assert not (tmp_path / "a.nii").exists()
 
 
+def test_an_axis_without_effect_is_told(pair: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:
+    assert main(["features", "-in", pair[0], *MODEL, "-out", str(tmp_path / "a.nii"), "-axis", "z"]) == 0
+    assert "axis z has no effect" in "".join(capsys.readouterr())
+
+
 def test_an_output_of_another_kind_is_refused(pair: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:
     assert main(["features", "-in", pair[0], *MODEL, "-out", str(tmp_path / "a.txt")]) == 1
     assert '".txt" files cannot be written: use one of nii' in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_a_training_is_packed_installed_and_converted(trained: str, tmp_path: Pa
     for source in (installed, package):
         assert main(["models", "convert", str(source), "-out", str(tmp_path / "net.pt")]) == 0
         (tmp_path / "map.txt").write_text(capsys.readouterr().out)
-        assert ParameterMap.read(tmp_path / "map.txt").first("ImpactDimension", "") == "2"
+        assert ParameterMap.read(tmp_path / "map.txt").first("ImpactDimension0", "") == "2"
 
 
 def test_what_is_wrong_with_a_package_is_told(trained: str, tmp_path: Path, capsys: Capture) -> None:

@@ -36,7 +36,7 @@ def test_indices_need_a_grid_and_are_rounded_to_voxels(tmp_path: Path) -> None:
 
 def write(tmp_path: Path, name: str, text: str) -> Path:
     path = tmp_path / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -99,6 +99,14 @@ def test_vtk_files_may_have_other_sections_and_be_binary(tmp_path: Path) -> None
         ("a.mrk.json", '{"markups":\n[}', ":2: this is not valid JSON"),
         ("a.mrk.json", "[]", "a list `markups`"),
         ("a.mrk.json", '{"markups": [{"controlPoints": [{}]}]}', "control point 1 needs"),
+        ("a.txt", "point\n²\n1 2 3\n", ":2: the number of points is needed"),
+        ("a.txt", f"point\n{'1' * 5000}\n", ":2: the number of points is needed"),
+        ("a.vtk", "# vtk DataFile Version 3.0\na\nASCII\nDATASET POLYDATA\nPOINTS ² float\n", ":5: `POINTS"),
+        (
+            "a.mrk.json",
+            f'{{"markups": [{{"controlPoints": [{{"position": [{"1" * 5000}, 2, 3]}}]}}]}}',
+            "must be finite",
+        ),
         ("a.json", "{}", "point files end in"),
     ],
 )

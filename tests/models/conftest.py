@@ -32,6 +32,35 @@ def load(tmp_path: Path) -> Callable[[nn.Module], Extractor]:
     return scripted
 
 
+class Blur(nn.Module):
+    """One convolution of 3 x 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.conv(x)]
+
+
+@pytest.fixture
+def blur() -> nn.Module:
+    """A network of one layer for images of two dimensions."""
+    return Blur()
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was measured before."""
+    monkeypatch.setenv("IMPACTREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(load: Callable[[nn.Module], Extractor], blur: nn.Module, fresh_cache: None) -> Extractor:
+    """That network from a file, of which nothing is known."""
+    return load(blur)
+
+
 class Server(ThreadingHTTPServer):
     """Serves `files` below / and, as the hub does, below /OWNER/NAME/resolve/REVISION/.
 

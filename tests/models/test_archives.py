@@ -74,6 +74,13 @@ def test_links_and_devices_are_refused(net, kind):
     assert "is a link or a device" in refused(net([(link, "/etc/passwd")]))
 
 
+@pytest.mark.parametrize("attributes", [0x10, (stat.S_IFDIR | 0o755) << 16])
+def test_files_that_claim_to_be_folders_are_refused(net, attributes):
+    file = zipfile.ZipInfo("net/code/a.py")
+    file.external_attr = attributes
+    assert "claims to be a folder" in refused(net([(file, "x")]))
+
+
 def test_a_zip_bomb_is_refused(net):
     path = net([("net/data/0", bytes(20 << 20))], compression=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
@@ -103,12 +110,67 @@ def test_members_on_top_of_each_other_are_refused(net):
     assert "on top of each other" in refused(path) or "is no TorchScript file" in refused(path)
 
 
-def test_encrypted_members_are_refused(net):
+def listed_twice(path, told, seen):
+    """A file that tells of the list of members of one file, behind which lies that of another, where zipfile looks."""
+    (start, first), (begin, second) = (
+        (int.from_bytes(content[-6:-2], "little"), content) for content in (told.read_bytes(), seen.read_bytes())
+    )
+    assert len(first) - start == len(second) - begin
+    entries = bytearray(second[begin:-22])
+    place = 0
+    while (place := entries.find(b"PK\x01\x02", place)) >= 0:
+        offset = struct.unpack_from("<I", entries, place + 42)[0] + start - begin
+        struct.pack_into("<I", entries, place + 42, offset)
+        place += 46
+    path.write_bytes(first[:-22] + second[:begin] + bytes(entries) + first[-22:])
+    return path
+
+
+def test_a_second_list_of_members_is_refused(net, tmp_path):
+    told = net([("net/code/__torch__/a.py", "save(x)  ")]).rename(tmp_path / "told.pt")
+    path = listed_twice(tmp_path / "two.pt", told, net([("net/code/__torch__/a.py", "harmless")]))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("net/code/__torch__/a.py") == b"harmless"
+    assert "its list of members is not where it says" in refused(path)
+
+
+@pytest.mark.parametrize("place", [8, 40, 48])
+def test_a_list_of_members_that_is_told_of_in_another_place_is_refused(tmp_path, model_bytes, place):
+    content = bytearray(model_bytes)
+    assert content[-98:-94] == b"PK\6\6"
+    at = {8: -42 + 8, 40: -98 + 40, 48: -98 + 48}[place]
+    content[at] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    message = refused(tmp_path / "a.pt")
+    assert "is not where it says" in message or "is no TorchScript file" in message
+
+
+def test_what_stands_before_an_archive_or_behind_it_is_refused(tmp_path, model_bytes):
+    (tmp_path / "a.pt").write_bytes(b"more" + model_bytes)
+    assert "its list of members is not where it says" in refused(tmp_path / "a.pt")
+
+
+def test_members_that_differ_by_capitals_alone_are_refused(net):
+    assert "two of its members are named 'net/data.pkl' but for capital" in refused(net([("net/DATA.pkl", "x")]))
+
+
+def test_names_that_the_reader_changed_are_refused(net):
+    path = net([("net/code/b.py_and_more", "x")])
+    path.write_bytes(path.read_bytes().replace(b"b.py_and_more", b"b.py\0and_more"))
+    assert "has a name that leads elsewhere" in refused(path)
+
+
+def test_the_form_of_old_versions_is_refused(net):
+    assert "has a form of old versions of PyTorch" in refused(net([("net/MODEL.json", "{}")]))
+
+
+@pytest.mark.parametrize(("flag", "message"), [(1, "is encrypted"), (64, "is encrypted"), (32, "in an unusual way")])
+def test_encrypted_members_are_refused(net, flag, message):
     path = net()
     content = bytearray(path.read_bytes())
-    content[content.index(b"PK\x01\x02") + 8] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= flag
     path.write_bytes(content)
-    assert "is encrypted" in refused(path)
+    assert message in refused(path)
 
 
 def test_unusual_packing_is_refused(net):
@@ -192,6 +254,11 @@ def test_code_that_reaches_files_is_never_loaded(tmp_path, monkeypatch, module):
 def test_other_spellings_are_refused_too(net, code):
     message = refused(net([("net/code/__torch__/a.py", code)]))
     assert "its code names" in message or "writes names as numbers" in message
+
+
+def test_code_is_searched_whatever_the_capitals_of_its_name(net):
+    # PyTorch looks for a.py and takes a.PY.
+    assert "its code names save" in refused(net([("net/code/__torch__/a.PY", "torch.save(x, '')")]))
 
 
 @pytest.mark.parametrize("code", ["self.saved(x)", "torch.unsave_x(x)", r'getattr(self, "0")(x, "a\n")', "é"])

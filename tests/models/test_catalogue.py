@@ -169,6 +169,13 @@ def test_an_older_name_is_found_under_todays_name(tmp_path, caplog):
     assert locate("/Data/Models/TS/M730_2_Layers.pt", search=[tmp_path / "models"]) == older
 
 
+def test_folders_may_begin_at_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("IMPACTREG_MODELS", "~/models")
+    today = put(tmp_path, "models/TS/M730.pt")
+    assert locate("TS/M730.pt") == locate("/Data/Models/TS/M730_2_Layers.pt") == today
+
+
 def test_a_fetched_model_is_found_and_verified(tmp_path):
     path = put(tmp_path, "cache/fetched/TS/M730.pt")
     with pytest.raises(ModelError, match="nothing is recorded of this file"):
@@ -183,7 +190,9 @@ def test_a_fetched_model_is_found_and_verified(tmp_path):
         locate("TS/M730.pt")
 
 
-@pytest.mark.parametrize("written", ["", "  ", "/", "a\0b.pt", "x" * 5000, "MIND/R9D9.pt", "~nobody/a.pt"])
+@pytest.mark.parametrize(
+    "written", ["", "  ", "/", "a\0b.pt", "x" * 5000, "MIND/R9D9.pt", "~nobody/a.pt", "~no such user/a.pt"]
+)
 def test_impossible_paths_are_told_too(written):
     with pytest.raises(ModelError, match="there is no such model file"):
         locate(written)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from impactreg.errors import ModelError
+from impactreg.models import contract
 from impactreg.models.contract import Contract, ask, listed
 from impactreg.models.extractor import Extractor
 
@@ -23,12 +24,38 @@ class Named(nn.Module):
         return {"out": x, "other": 2 * x}
 
 
+class Deep(nn.Module):
+    """Its third layer is made of images of 64 voxels alone; more layers than three are an error."""
+
+    def forward(self, x: Tensor, number: Tensor = THREE) -> list[Tensor]:
+        if int(number) > (2 if x.size(2) < 64 else 3):
+            raise RuntimeError("too small")
+        return [x, x + 1, x + 2][: int(number)]
+
+
 def test_the_number_of_layers_is_found_by_asking_for_more():
     assert ask(Extractor.of(Counting()), 3, 1) == Contract(3, 1, 3)
 
 
 def test_a_model_of_colour_slices_is_found():
     assert ask(listed(Extractor.of(nn.Conv2d(3, 1, 1))), 3, 1) == Contract(2, 3, 1)
+
+
+def test_layers_that_a_small_image_is_too_small_for_are_found():
+    assert ask(Extractor.of(Deep()), 3, 1, dimension=2) == Contract(2, 1, 3)
+
+
+def test_the_dimension_is_found_where_the_layers_are_told():
+    assert ask(listed(Extractor.of(nn.Conv2d(1, 2, 1))), 3, 1, layers=1) == Contract(2, 1, 1)
+
+
+def test_a_model_file_is_asked_once(load, fresh_cache, monkeypatch):
+    extractor = load(Counting())
+    assert ask(extractor, 3, 1) == Contract(3, 1, 3)
+    ask.cache_clear()
+    monkeypatch.setattr(contract, "taken", None)
+    assert ask(extractor, 3, 1) == Contract(3, 1, 3)
+    assert ask(extractor, 3, 1, layers=2) == Contract(3, 1, 2)
 
 
 def test_what_is_told_is_not_asked():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from impactreg.models import equivariance
 from impactreg.models.contract import listed
 from impactreg.models.equivariance import periods
 from impactreg.models.extractor import Extractor
@@ -15,6 +16,15 @@ AXES = ((1.0, 0.0), (0.0, 1.0))
 class Mean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x - x.mean([2, 3], keepdim=True)
+
+
+class Strided(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = nn.Conv2d(1, 2, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.only(x)]
 
 
 def found(module: nn.Module) -> tuple[int | None, ...]:
@@ -36,3 +46,13 @@ def found(module: nn.Module) -> tuple[int | None, ...]:
 )
 def test_the_period_is_the_step_of_the_coarsest_grid(module, period):
     assert found(module) == (period,)
+
+
+def test_the_period_of_a_model_file_is_measured_once(load, fresh_cache, monkeypatch):
+    extractor = load(Strided())
+    layers = extractor.layers(torch.randn(1, 1, 64, 64), 1, (0, 1, 0, 1), AXES)
+    asked = (extractor, (64, 64), 1, measure(extractor, (64, 64), layers, 1, AXES), AXES)
+    assert periods(*asked) == (2,)
+    periods.cache_clear()
+    monkeypatch.setattr(equivariance, "_periods", None)
+    assert periods(*asked) == (2,)

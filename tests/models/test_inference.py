@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from impactreg.errors import ImageError, ModelError, OutputError
 from impactreg.images import Grid, Image, read_image, write_image
-from impactreg.models import MIND, reduction
+from impactreg.models import MIND, passes, reduction
 from impactreg.models.extractor import Extractor
 from impactreg.models.inference import features, output_path
 
@@ -125,6 +125,22 @@ def test_a_2d_model_sees_slices_along_any_axis(axis, dimension, patch):
     expected = Smooth()(slices).movedim(0, dimension)
     same(found, given.with_data(expected))
     assert found.data.is_contiguous()
+
+
+def test_an_axis_along_which_nothing_is_cut_is_told(caplog):
+    given = image(8, 8, 6)
+    features(given, Smooth(), axis="x", dimension=2)
+    assert caplog.text == ""
+    features(given, Convolutions(), axis="x", dimension=3)
+    assert "axis x has no effect: the model sees the image whole, not in slices" in caplog.text
+
+
+def test_layers_that_are_not_wanted_are_not_measured(monkeypatch):
+    monkeypatch.setattr(passes, "measure", None)
+    given, model = image(12, 10, 8), Convolutions()
+    (found,) = features(given, model, layers="10")
+    with torch.no_grad():
+        same(found, given.with_data(model(given.data[None])[0][0]))
 
 
 def test_strided_slices_along_x_have_their_exact_grid():

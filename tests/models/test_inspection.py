@@ -93,6 +93,12 @@ def test_a_card_or_the_user_says_what_is_tried(file):
         describe(file(Encoder(), "one.pt"), channels=3)
 
 
+@pytest.mark.parametrize("given", [{"side": 0}, {"side": -1}, {"channels": 0}, {"channels": -2}])
+def test_an_input_that_cannot_be_is_refused(file, given):
+    with pytest.raises(ModelError, match="channels and sides from 1 on, not less"):
+        describe(file(Encoder()), **given)
+
+
 def test_a_model_that_takes_nothing_is_told_in_its_own_words(file):
     with pytest.raises(ModelError, match="this model takes nothing") as error:
         describe(file(Nothing()))
@@ -142,6 +148,17 @@ class Two(nn.Module):
 
 def test_a_model_of_one_argument_gets_a_digit_for_each_layer(file):
     assert '(ImpactLayersMask0 "10")' in parameter_lines(describe(file(Two())), "a.pt")
+
+
+@pytest.mark.parametrize("voxel_size", [0.0, -1.0, math.nan, math.inf])
+def test_a_voxel_size_that_cannot_be_is_refused(file, voxel_size):
+    with pytest.raises(ModelError, match=r"a\.pt: a voxel size is a positive number \(mm\), not"):
+        parameter_lines(describe(file(Two())), "a.pt", voxel_size=voxel_size)
+
+
+def test_voxel_sizes_keep_their_digits(file):
+    lines = parameter_lines(describe(file(Two())), "a.pt", voxel_size=0.8203125)
+    assert "(ImpactVoxelSize0 0.8203125 0.8203125 0.8203125)" in lines
 
 
 @pytest.mark.parametrize("mask", ["0", "2", "1111", "x"])

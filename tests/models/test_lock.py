@@ -6,8 +6,9 @@ from datetime import date
 import pytest
 
 from impactreg.errors import ModelError, OutputError
+from impactreg.images.whole import write_whole
 from impactreg.models import lock as module
-from impactreg.models.lock import Lock, Record, digest, exclusive, write_whole
+from impactreg.models.lock import Lock, Record, digest, exclusive
 
 ONE = Record(sha256="1" * 64, size=12, revision="a" * 40, url='http://x/"a"\\b\n', date=date(2026, 1, 2))
 
@@ -23,6 +24,12 @@ def test_what_is_written_is_read_again(lock):
     assert lock.get("TS/M1.pt") == ONE
     assert list(lock.records()) == ["TS/M1.pt", "TS/é 2.pt"]
     assert lock.path.read_text(encoding="utf-8").startswith("# The model files that impactreg fetched.")
+
+
+def test_a_group_can_read_what_is_written(lock, tmp_path):
+    lock.put("TS/M1.pt", ONE)
+    (tmp_path / "usual").touch()
+    assert lock.path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_a_record_can_be_taken_away(lock):

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from torch import nn
 
 from impactreg.models import geometry, patches
 from impactreg.models.catalogue import cache_folder, cards, locate
@@ -12,27 +11,6 @@ from impactreg.models.extractor import Extractor, torchscript
 from impactreg.models.measurements import recall
 
 UPRIGHT = ((1.0, 0.0), (0.0, 1.0))
-
-
-class Blur(nn.Module):
-    """One convolution of 3 x 3."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3, padding=1)
-
-    def forward(self, x):
-        return [self.conv(x)]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMPACTREG_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def model(load):
-    return load(Blur())
 
 
 def files():
@@ -55,11 +33,11 @@ def test_a_question_is_answered_once(model):
 
 
 def test_another_model_another_version_of_pytorch_and_another_file_have_answers_of_their_own(
-    model, tmp_path, monkeypatch
+    model, blur, tmp_path, monkeypatch
 ):
     recall(model, "what", lambda: 1, int)
     with torchscript():
-        torch.jit.script(Blur().eval()).save(str(tmp_path / "other.pt"))
+        torch.jit.script(type(blur)().eval()).save(str(tmp_path / "other.pt"))
     assert recall(Extractor.load(tmp_path / "other.pt"), "what", lambda: 2, int) == 2
     monkeypatch.setattr(torch, "__version__", "99.0")
     assert recall(model, "what", lambda: 3, int) == 3
@@ -82,8 +60,8 @@ def test_where_nothing_can_be_written_it_is_measured_every_time(model, tmp_path,
     assert left == []
 
 
-def test_a_model_in_memory_leaves_nothing(tmp_path):
-    assert recall(Extractor.of(Blur()), "what", lambda: 1, int) == 1
+def test_a_model_in_memory_leaves_nothing(blur, fresh_cache):
+    assert recall(Extractor.of(blur), "what", lambda: 1, int) == 1
     assert not cache_folder().exists()
 
 
@@ -136,8 +114,7 @@ def test_a_second_run_does_not_measure_again(model, monkeypatch):
 @pytest.mark.parametrize(
     "file", [f for card in cards() if card.source == "built-in" for f in card.files], ids=lambda f: f.path
 )
-def test_the_field_of_view_of_a_built_in_card_is_that_which_is_measured(file, tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("IMPACTREG_CACHE", str(tmp_path_factory.getbasetemp() / "models"))
+def test_the_field_of_view_of_a_built_in_card_is_that_which_is_measured(file):
     direction = tuple(tuple(float(i == j) for j in range(file.dimension)) for i in range(file.dimension))
     mask = (True,) * len(file.layers)
     patch = patches.Patch(

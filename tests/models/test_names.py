@@ -16,6 +16,19 @@ def values(name: str) -> st.SearchStrategy[tuple[str, ...]]:
 
 
 names = st.builds(ModelName, **{name: values(name) for name in VOCABULARY})
+KNOWN = {value.lower() for known in VOCABULARY.values() for value in known}
+
+
+def canonical(name: ModelName) -> str:
+    """A name in the declared order without what is the default."""
+    parts = ["model"]
+    for field in VOCABULARY:
+        found = getattr(name, field)
+        # A contrast in no vocabulary is only taken for one behind a pathology.
+        told = field == "pathology" and bool(name.contrast) and name.contrast[0].lower() not in KNOWN
+        if found and (found != DEFAULTS.get(field) or told):
+            parts.append("-".join(found))
+    return "_".join(parts) if len(parts) > 1 else f"model_{'-'.join(name.anatomy)}"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +65,7 @@ def test_published_names_are_read_by_vocabulary(text: str, found: dict[str, str]
 
 @given(names)
 def test_a_name_in_the_declared_order_is_read_back_without_a_remark(name: ModelName) -> None:
-    read = ModelName.parse(name.canonical(), strict=True)
+    read = ModelName.parse(canonical(name))
     assert read == name
     assert read.remarks == ()
 
@@ -63,7 +76,7 @@ def test_any_text_has_a_canonical_name_that_means_the_same(text: str) -> None:
         name = ModelName.parse(text)
     except ModelError:
         return
-    assert ModelName.parse(name.canonical()) == name
+    assert ModelName.parse(canonical(name)) == name
 
 
 def test_deviations_are_told() -> None:
@@ -74,8 +87,7 @@ def test_deviations_are_told() -> None:
         "multichannel is in no vocabulary" in one for one in ModelName.parse("model_unet3d-multichannel").remarks
     )
     assert any("mixes anatomy and contrast" in one for one in ModelName.parse("model_gm-t1").remarks)
-    with pytest.raises(ModelError, match="softseg is in no vocabulary; it is taken as anatomy"):
-        ModelName.parse("model_softseg", strict=True)
+    assert ModelName.parse("model_softseg").remarks == ("softseg is in no vocabulary; it is taken as anatomy",)
     for empty in ("model", "", "___"):
         with pytest.raises(ModelError, match="at least one word"):
             ModelName.parse(empty)
@@ -83,7 +95,7 @@ def test_deviations_are_told() -> None:
 
 @given(st.dates(date(1000, 1, 1)))
 def test_a_release_tag_is_a_day(day: date) -> None:
-    assert ReleaseTag.parse(str(ReleaseTag(day)), strict=True) == ReleaseTag(day)
+    assert ReleaseTag.parse(str(ReleaseTag(day))) == ReleaseTag(day)
 
 
 def test_only_real_days_are_tags() -> None:
@@ -91,8 +103,6 @@ def test_only_real_days_are_tags() -> None:
     for wrong in ("v0.4", "r20241301", "r2024091", "20240915", "r20230229"):
         with pytest.raises(ModelError, match="rYYYYMMDD"):
             ReleaseTag.parse(wrong)
-    with pytest.raises(ModelError, match="rYYYYMMDD"):
-        ReleaseTag.parse("r20210401_v2", strict=True)
 
 
 def test_a_file_name_is_a_model_and_a_release() -> None:

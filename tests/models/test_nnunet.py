@@ -85,11 +85,11 @@ def test_the_lines_are_a_parameter_file(training, tmp_path: Path) -> None:
     (tmp_path / "map.txt").write_text("\n".join(made.lines()) + "\n")
     found = ParameterMap.read(tmp_path / "map.txt")
     read = {key: tuple(found[key]) for key in found}
-    assert read["ImpactModelsPath"] == (str(tmp_path / "net.pt"),)
-    assert read["ImpactPatchSize"] == ("64", "32", "48")
-    assert read["ImpactVoxelSize"] == ("2", "3", "1.5")
-    assert (read["ImpactDimension"], read["ImpactNumberOfChannels"]) == (("3",), ("1",))
-    assert read["ImpactLayersMask"] == ("01",)
+    assert read["ImpactModelsPath0"] == (str(tmp_path / "net.pt"),)
+    assert read["ImpactPatchSize0"] == ("64", "32", "48")
+    assert read["ImpactVoxelSize0"] == ("2", "3", "1.5")
+    assert (read["ImpactDimension0"], read["ImpactNumberOfChannels0"]) == (("3",), ("1",))
+    assert read["ImpactLayersMask0"] == ("01",)
     notes = [line for line in made.lines() if line.startswith("//")]
     assert "// Fold 1 of 0, 1: an extractor is one network, not the mean of several." in notes
     assert "// layer 2: encoder, 4 channels, stride 2x4x4" in notes
@@ -101,8 +101,8 @@ def test_notes_tell_what_is_not_known(training, tmp_path: Path) -> None:
     plans["configurations"]["2d"]["use_mask_for_norm"] = [True]
     folder = training.write(tmp_path / "results", FLAT, plans=plans, dataset={"image_orientation": None})
     lines = convert(folder, tmp_path / "net.pt").lines()
-    assert "(ImpactVoxelSize 2 1.5 5)" in lines
-    assert "(ImpactPatchSize 64 48)" in lines
+    assert "(ImpactVoxelSize0 2 1.5 5)" in lines
+    assert "(ImpactPatchSize0 64 48)" in lines
     assert any("no image_orientation" in line for line in lines)
     assert any("normalised where they are not 0" in line for line in lines)
     assert not any(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from impactreg.models.extractor import rounded_direction
-from impactreg.models.orientation import FROM, Orientation, letters_of, network_axes
+from impactreg.models.orientation import FROM, Orientation, network_axes
 
 CODES = ["".join(order) for sides in product("RL", "AP", "IS") for order in permutations(sides)]
 
@@ -29,10 +29,8 @@ def stored(canonical: Tensor, letters: str) -> Tensor:
     return canonical.permute(0, 1, *order).flip(flips)
 
 
-def test_there_are_48_orientations_whose_letters_are_read_back() -> None:
-    assert len(set(CODES)) == 48
-    for code in CODES:
-        assert letters_of(tuple(map(tuple, direction(code).tolist()))) == code
+def test_there_are_48_orientations() -> None:
+    assert len(set(CODES)) == len({str(direction(code)) for code in CODES}) == 48
 
 
 def test_rpi_is_what_nibabel_calls_las() -> None:

@@ -282,6 +282,7 @@ def test_a_package_that_fails_leaves_the_older_one_in_place(package: Path, cache
         (("plans.json", "{}"), "plans.json", "configurations"),
         (("fold_0/checkpoint_best.pth", ""), "", "of which only checkpoint_final.pth is used; leave it out"),
         (("trainer_class.py", "def f("), "", "this is no Python"),
+        (("trainer_class.py", "-" * 200_000 + "1"), "", "this is no Python"),
         (("trainer_class.py", "x = 1"), "", "no function get_trainer_class"),
         (("run.py", ""), "", "whose code nobody can trust"),
     ],

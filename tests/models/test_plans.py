@@ -82,6 +82,9 @@ def test_a_configuration_inherits_what_it_does_not_say(training) -> None:
     plans["configurations"]["3d_fullres"]["inherits_from"] = "smaller"
     with pytest.raises(ModelError, match="smaller inherits from itself"):
         read(plans, training.dataset(TOPOLOGY), "smaller")
+    plans["configurations"]["3d_fullres"]["inherits_from"] = [1]
+    with pytest.raises(ModelError, match=r"no configuration \[1\]; there are 3d_fullres"):
+        read(plans, training.dataset(TOPOLOGY), "smaller")
     plans["configurations"]["3d_fullres"]["inherits_from"] = "nowhere"
     with pytest.raises(ModelError, match="no configuration nowhere; there are 3d_fullres"):
         read(plans, training.dataset(TOPOLOGY), "smaller")

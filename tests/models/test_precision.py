@@ -11,26 +11,9 @@ from impactreg.models.extractor import Extractor
 UPRIGHT = ((1.0, 0.0), (0.0, 1.0))
 
 
-class Blur(nn.Module):
-    """One convolution of 3 x 3."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3, padding=1)
-
-    def forward(self, x):
-        return [self.conv(x)]
-
-
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMPACTREG_CACHE", str(tmp_path / "cache"))
+def nothing_timed(fresh_cache):
     precision.pays.cache_clear()
-
-
-@pytest.fixture
-def model(load):
-    return load(Blur())
 
 
 @pytest.fixture
@@ -79,9 +62,9 @@ def test_nothing_is_measured_unless_it_is_asked_for(model, timed):
     assert asked == []
 
 
-def test_a_model_in_memory_is_never_run_to_be_timed(timed):
+def test_a_model_in_memory_is_never_run_to_be_timed(blur, timed):
     asked = timed(2.0, 1.0)
-    layer(Extractor.of(Blur()))
+    layer(Extractor.of(blur))
     assert asked == []
 
 

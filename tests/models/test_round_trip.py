@@ -129,5 +129,5 @@ def test_random_plans_become_extractors_that_register(
 def _registered(place: Path, lines: list[str], crop: Image, topology: Topology):
     """The result of two iterations with the printed lines; small voxels and patches fit the crop."""
     (place / "map.txt").write_text("\n".join(lines) + "\n")
-    voxel = {"ImpactVoxelSize": crop.grid.spacing, "ImpactPatchSize": [0] * topology.dimension}
+    voxel = {"ImpactVoxelSize0": crop.grid.spacing, "ImpactPatchSize0": [0] * topology.dimension}
     return register(crop, crop, ParameterMap.read(place / "map.txt").replace({**STAGE, **voxel}))

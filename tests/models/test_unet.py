@@ -47,6 +47,11 @@ def image(topology: Topology, *shape: int) -> Tensor:
     return torch.randn(2, topology.input_channels, *(shape or (8, 16, 16)[-topology.dimension :]))
 
 
+def heads(network: UNet, maps: list[Tensor]) -> list[Tensor]:
+    """The output of each head of the decoder for its map, the finest first: what a training compares."""
+    return [head(one) for head, one in zip(network.decoder.seg_layers, maps, strict=True)][::-1]
+
+
 def original(topology: Topology) -> nn.Module:
     """The network that nnU-Net builds, with deep supervision as in training."""
     unet = pytest.importorskip(
@@ -93,13 +98,13 @@ def test_every_layer_equals_that_of_nnunets_network(topology: Topology) -> None:
         stage.register_forward_hook(lambda *seen: decoded.append(seen[-1]))
     x = image(topology)
     with torch.no_grad():
-        heads = theirs(x)
-        expected = [*theirs.encoder(x), *decoded, heads[0]]
+        outputs = theirs(x)
+        expected = [*theirs.encoder(x), *decoded, outputs[0]]
         found = ours.layers(x, topology.layers)
-        supervised = ours.supervised(x)
+        supervised = heads(ours, ours.decoder(ours.encoder(x)))
         assert torch.equal(ours(x), found[-1])
     assert len(found) == len(expected) == topology.layers
-    for one, other in zip([*found, *supervised], [*expected, *heads], strict=True):
+    for one, other in zip([*found, *supervised], [*expected, *outputs], strict=True):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * max(1.0, float(other.abs().max())))
 
 
@@ -152,7 +157,7 @@ def test_encoder_and_decoder_work_alone_and_have_gradients() -> None:
     x = image(PLAIN).requires_grad_()
     maps = network.decoder(network.encoder(x))
     assert [one.shape[1] for one in maps] == [6, 4]
-    sum(head.square().sum() for head in network.decoder.heads(maps)).backward()
+    sum(head.square().sum() for head in heads(network, maps)).backward()
     assert x.grad is not None
     assert float(x.grad.abs().sum()) > 0
     assert all(parameter.grad is not None for parameter in network.parameters())
@@ -188,6 +193,7 @@ def test_a_layer_sees_no_further_than_its_reach(topology: Topology) -> None:
         ({"kernels": ((2, 3, 3),) * 3}, "kernels of odd sizes"),
         ({"kernels": ((3, 3),) * 3}, "all 2 or all 3 numbers"),
         ({"outputs": 0}, "outputs from 1"),
+        ({"strides": ((16, 16, 16),) * 3}, "stride in all from 1 to 1024, not 4096"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], said: str) -> None:

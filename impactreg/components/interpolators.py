@@ -1,15 +1,14 @@
 """Interpolators: the value of an image, and its gradient in world space, between the voxels.
 
 An interpolant keeps channels-last coefficients with a mirrored rim, so that the whole support of any point inside the
-buffer is one block of memory: rows of taps x channels numbers are gathered and multiplied with the weights, for one or
-for many channels alike.
+buffer is at hand: the channels of a voxel are one row of a table, and rows are weighted and summed as they are read.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
@@ -19,6 +18,9 @@ from impactreg.components.component import Component
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.parameters import Settings
+
+POINTS_AT_ONCE = 2048
+"""Points whose weights are made together: so few that a processor's cache holds these."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +53,12 @@ class ScalarInterpolated(Interpolated):
 
 @dataclass(frozen=True)
 class VectorInterpolated(Interpolated):
-    """Of many channels: the gradient of each is never formed.
+    """Of many channels: each with its derivatives along the index axes."""
 
-    The coefficients under each point are first contracted with the derivative that arrives, then, axis by axis, with
-    the weights and the slopes of the spline.
-    """
-
-    blocks: Float[Tensor, "points block channel"]
-    weights: Sequence[Float[Tensor, "points taps"]]
-    slopes: Sequence[Float[Tensor, "points taps"]]
+    gradients: Float[Tensor, "points dim channel"]
 
     def _along_index_axes(self, derivative: Tensor) -> Tensor:
-        along = torch.bmm(self.blocks, derivative[:, :, None])
-        dimension, points = len(self.weights), len(along)
-        for weight, slope in zip(self.weights, self.slopes, strict=True):
-            rows = along.reshape(points, -1, weight.shape[1], along.shape[2]).transpose(2, 3)
-            both = torch.bmm(rows.reshape(points, -1, weight.shape[1]), torch.stack([weight, slope], dim=2))
-            along = both.reshape(points, -1, 2 * along.shape[2])
-        # one slope and else weights: each axis has doubled the last index, x first
-        steep = [2 ** (dimension - 1 - axis) for axis in range(dimension)]
-        return along[:, 0, steep]
+        return torch.bmm(self.gradients, derivative[:, :, None])[:, :, 0]
 
 
 class Interpolant:
@@ -120,8 +108,7 @@ class Interpolant:
         """
         if self.channels == 1:
             return scalar_splines.value(self.scalars, self._index(points))[:, None]
-        start, weights = splines.weights(self.order, self._index(points))
-        return _contract(self._blocks(start, channels), weights.to(self._dtype).unbind(dim=1))
+        return self._sums(points, channels, slopes=False)[:, 0]
 
     def at(self, points: Float[Tensor, "points dim"], channels: Int[Tensor, " chosen"] | None = None) -> Interpolated:
         """The values at world points, ready to pull derivatives to them back to the points."""
@@ -129,10 +116,8 @@ class Interpolant:
         if self.channels == 1:
             values, along = scalar_splines.value_and_slopes(self.scalars, self._index(points))
             return ScalarInterpolated(values[:, None], to_world, along)
-        start, value, slope = splines.weights_and_derivatives(self.order, self._index(points))
-        weights, slopes = (w.to(self._dtype).unbind(dim=1) for w in (value, slope))
-        blocks = self._blocks(start, channels)
-        return VectorInterpolated(_contract(blocks, weights), to_world, blocks, weights, slopes)
+        sums = self._sums(points, channels, slopes=True)
+        return VectorInterpolated(sums[:, 0], to_world, sums[:, 1:])
 
     @property
     def device(self) -> torch.device:
@@ -163,10 +148,20 @@ class Interpolant:
             index = torch.where((index - size + 1).abs() <= 1e-12 * size, index - 1e-6, index)
         return torch.minimum(index.clamp(min=-0.5 - self._margin), size - 0.5 + self._margin)
 
-    def _blocks(self, start: Tensor, channels: Tensor | None) -> Tensor:
-        """Coefficients under the spline of each point [points, taps^D, channel]."""
-        blocks = splines.blocks(self._coefficients, start.long() + self._rim, self.order + 1, self._shape)
-        return blocks if channels is None else blocks.index_select(2, channels)
+    def _sums(
+        self, points: Float[Tensor, "points dim"], channels: Int[Tensor, " chosen"] | None, *, slopes: bool
+    ) -> Float[Tensor, "points kinds channel"]:
+        """The weighted sums of the coefficients under each point: the value, then the slopes along the index axes."""
+        table = self._coefficients.reshape(-1, self.channels)
+        small = torch.int32 if len(table) < 1 << 31 else torch.int64
+        found = []
+        for index in self._index(points).split(POINTS_AT_ONCE):
+            start = splines.support_start(self.order, index)
+            weights = splines.products(self.order, index - start, slopes=slopes, dtype=self._dtype)
+            taps = splines.flat_indices(start.to(small) + self._rim, self.order + 1, self._shape)
+            found.append(_weighted_sums(table, taps, weights))
+        whole = torch.cat(found)
+        return whole if channels is None else whole.index_select(2, channels)
 
 
 class BSplineInterpolatorSettings(Settings):
@@ -257,15 +252,19 @@ def _central_differences(values: Float[Tensor, "*space"], axis: int) -> Float[Te
     return (values.index_select(axis, after) - values.index_select(axis, before)) / 2
 
 
-def _contract(
-    blocks: Float[Tensor, "points block channel"], weights: Sequence[Float[Tensor, "points taps"]]
-) -> Float[Tensor, "points channel"]:
-    """The weighted sum of each block: first over the other axes, in rows along x, then over x."""
-    points, _, channels = blocks.shape
-    if len(weights) > 1:
-        rows = splines.tensor_product(list(weights[1:]))
-        blocks = torch.bmm(rows[:, None, :], blocks.reshape(points, rows.shape[1], -1)).reshape(points, -1, channels)
-    return torch.bmm(weights[0][:, None, :], blocks)[:, 0]
+def _weighted_sums(
+    table: Float[Tensor, "rows channel"], taps: Int[Tensor, "points taps"], weights: Float[Tensor, "points kinds taps"]
+) -> Float[Tensor, "points kinds channel"]:
+    """The sums of weighted rows of a table, several of each point.
+
+    The sums of a point follow each other, so that its rows come from far away in memory once. PyTorch sums numbers of
+    single precision as it reads them; those of double precision it would add row by row on one thread.
+    """
+    if table.dtype != torch.float32:
+        return torch.bmm(weights, table.index_select(0, taps.reshape(-1)).reshape(*taps.shape, -1))
+    rows = taps[:, None].expand_as(weights).reshape(-1, taps.shape[1])
+    sums = F.embedding_bag(rows, table, per_sample_weights=weights.reshape(rows.shape), mode="sum")
+    return sums.reshape(*weights.shape[:2], -1)
 
 
 def inside_buffer(grid: Grid, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " points"]:

@@ -4,7 +4,6 @@ The basis functions are those of `itk::BSplineKernelFunction`; the prefilter sol
 exactly, with the mirrored border of `itk::BSplineDecompositionImageFilter` (Unser, Aldroubi, Eden 1993).
 """
 
-import math
 from functools import lru_cache
 from itertools import pairwise
 
@@ -109,33 +108,13 @@ def flat_indices(
     start: Int[Tensor, "points dim"], taps: int, shape: tuple[int, ...]
 ) -> Int[Tensor, "points taps_to_the_dim"]:
     """Raster indices of the taps^D grid points from `start` (x, y, z) on, x fastest, in a grid of `shape` (z, y, x)."""
-    return _rows(start, taps, shape)[:, :, None].add(torch.arange(taps, device=start.device)).reshape(len(start), -1)
-
-
-def blocks(
-    coefficients: Float[Tensor, " numbers"], start: Int[Tensor, "points dim"], taps: int, shape: tuple[int, ...]
-) -> Float[Tensor, "points taps_to_the_dim channel"]:
-    """The taps^D coefficients from `start` (x, y, z) on, x fastest, out of channels-last coefficients on a grid of
-    `shape`.
-
-    Runs along x are contiguous in memory and are copied as one row, which is several times faster than gathering single
-    numbers.
-    """
-    channels = coefficients.numel() // math.prod(shape)
-    size = (math.prod(shape) - taps + 1, taps * channels)
-    found = coefficients.as_strided(size, (channels, 1)).index_select(0, _rows(start, taps, shape).reshape(-1))
-    return found.reshape(len(start), -1, channels)
-
-
-def _rows(start: Tensor, taps: int, shape: tuple[int, ...]) -> Tensor:
-    """Raster index of the first tap of every run along x [points, taps^(D-1)]."""
     strides = raster_strides(shape)
-    offsets = torch.zeros(1, dtype=torch.long, device=start.device)
-    for stride in reversed(strides[1:]):
-        step = torch.arange(taps, device=start.device) * stride
-        offsets = (offsets[:, None] + step[None, :]).reshape(-1)
-    first = (start * torch.tensor(strides, device=start.device)).sum(dim=1)
-    return first[:, None] + offsets[None, :]
+    along = torch.arange(taps, dtype=start.dtype, device=start.device)
+    offsets = along[:1]
+    for stride in reversed(strides):
+        offsets = (offsets[:, None] + along * stride).reshape(-1)
+    first = (start * torch.tensor(strides, dtype=start.dtype, device=start.device)).sum(dim=1, dtype=start.dtype)
+    return first[:, None] + offsets
 
 
 def raster_strides(shape: tuple[int, ...]) -> list[int]:
@@ -146,11 +125,28 @@ def raster_strides(shape: tuple[int, ...]) -> list[int]:
     return strides
 
 
-def tensor_product(per_axis: list[Float[Tensor, "points taps"]]) -> Float[Tensor, "points taps_to_the_dim"]:
-    """The product of the weights of the x, y, z axes for every tap, x fastest."""
-    product = per_axis[0]
-    for axis in per_axis[1:]:
-        product = (axis[:, :, None] * product[:, None, :]).reshape(len(product), -1)
+def products(
+    order: int, offset: Float[Tensor, "points dim"], *, slopes: bool = False, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "points kinds taps_to_the_dim"]:
+    """The weights of all taps, x fastest, at offsets (x, y, z) from the support's start; with `slopes`, then those of
+    the derivatives along x, y, z.
+    """
+    along = offset.T.contiguous()
+    weights = torch.stack(basis(order, along), dim=1).to(dtype)
+    kinds = [weights]
+    if slopes:
+        derivatives = torch.stack(basis_derivative(order, along), dim=1).to(dtype)
+        for axis in range(len(along)):
+            kinds.append(torch.stack([derivatives[a] if a == axis else weights[a] for a in range(len(along))]))
+    # points last in memory while products are made: long rows, which a processor multiplies at once
+    made = torch.stack([_taps_product(kind) for kind in kinds])
+    return made.movedim(2, 0).contiguous()
+
+
+def _taps_product(per_axis: Float[Tensor, "dim taps points"]) -> Float[Tensor, "taps_to_the_dim points"]:
+    product = per_axis[-1]
+    for axis in reversed(per_axis[:-1].unbind()):
+        product = (product[:, None, :] * axis[None, :, :]).reshape(-1, axis.shape[1])
     return product
 
 

@@ -114,30 +114,32 @@ def test_filtering_leaves_its_input_alone():
     assert torch.equal(samples, before)
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
 @pytest.mark.parametrize("shape", [(5, 7), (4, 5, 7)])
-def test_raster_indices_and_blocks_hold_the_same_neighbours(shape):
+def test_raster_indices_run_fastest_over_x(shape, kind):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(*shape, 2, generator=generator)
     start = torch.stack([torch.randint(0, n - 2, (9,), generator=generator) for n in reversed(shape)], dim=1)
-    indices = splines.flat_indices(start, 3, shape)
-    blocks = splines.blocks(values.reshape(-1), start, 3, shape)
-    torch.testing.assert_close(blocks, values.reshape(-1, 2)[indices])
-    last = values[tuple(start[0].flip(0) + 2)]
-    torch.testing.assert_close(blocks[0, -1], last)
-    second = values[tuple(start[0].flip(0))[:-1]][int(start[0, 0]) + 1]
-    torch.testing.assert_close(blocks[0, 1], second)  # x runs fastest
+    indices = splines.flat_indices(start.to(kind), 3, shape)
+    assert indices.dtype == kind
+    taken = values.reshape(-1, 2)[indices]
+    for number, first in enumerate(start.flip(1).tolist()):
+        block = values[tuple(slice(n, n + 3) for n in first)]
+        torch.testing.assert_close(taken[number], block.reshape(-1, 2))
 
 
-def test_the_last_block_ends_with_the_last_number():
-    values = torch.arange(20.0)
-    blocks = splines.blocks(values, torch.tensor([[3, 2]]), 2, (4, 5))
-    assert blocks.flatten().tolist() == [13, 14, 18, 19]
+def test_weights_of_all_taps_run_fastest_over_x():
+    x, y = 0.25, 0.5
+    weights = splines.products(1, torch.tensor([[x, y]], dtype=torch.float64))
+    assert weights.tolist() == [[[(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y]]]
 
 
-def test_a_tensor_product_runs_fastest_over_x():
-    x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 5.0]])
-    assert splines.tensor_product([x, y]).tolist() == [[3, 6, 5, 10]]
-
-
-def test_raster_strides_start_with_one_for_x():
-    assert splines.raster_strides((4, 5, 7)) == [1, 7, 35]
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_slopes_of_all_taps_are_differences_of_their_weights(dimension):
+    step, offset = 1e-6, torch.rand(5, dimension, dtype=torch.float64) + 1
+    found = splines.products(3, offset, slopes=True)
+    assert torch.equal(found[:, :1], splines.products(3, offset))
+    for axis in range(dimension):
+        moved = step * torch.eye(dimension, dtype=torch.float64)[axis]
+        above, below = (splines.products(3, offset + sign * moved)[:, 0] for sign in (1, -1))
+        torch.testing.assert_close(found[:, 1 + axis], (above - below) / (2 * step), rtol=0, atol=1e-8)

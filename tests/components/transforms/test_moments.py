@@ -13,8 +13,8 @@ def test_it_is_that_of_the_whole_matrix(order, shape):
     first = (order - 1) / 2
     size = torch.tensor(shape[::-1], dtype=torch.float64)
     index = torch.rand(20, dimension, generator=generator, dtype=torch.float64) * (size - 1 - 2 * first) + first
-    start, weights = splines.weights(order, index)
-    product = splines.tensor_product(list(weights.unbind(dim=1)))
+    start = splines.support_start(order, index)
+    product = splines.products(order, index - start)[:, 0]
     taps = splines.flat_indices(start.long(), order + 1, shape)
     found = banded_second_moment(product, taps, shape)
     rows = torch.zeros(20, int(size.prod()), dtype=torch.float64).scatter_(1, taps, product)

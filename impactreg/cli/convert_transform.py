@@ -11,6 +11,7 @@ from impactreg.cli.console import console
 
 if TYPE_CHECKING:
     from impactreg.components.transforms.transform import Combination
+    from impactreg.evaluation.frame import Frame
     from impactreg.images import Grid
 
 logger = logging.getLogger(__name__)
@@ -50,13 +51,40 @@ def parser() -> Parser:
 
 def _convert(options: Namespace) -> None:
     from impactreg.components.transforms.writing import write_transform
+    from impactreg.evaluation.frame import Frame
     from impactreg.images import read_image
 
     fixed = None if options.reference is None else read_image(options.reference, name="fixed image").grid
     moving = None if options.moving is None else read_image(options.moving, name="moving image").grid
-    transform = _read(options.transform, fixed, moving)
-    fixed = fixed or _own_grid(options.transform, transform)
-    write_transform(transform, options.output, fixed=fixed, moving=moving, learn2reg=options.learn2reg)
+    transform, frame = _read(options.transform, fixed, moving), Frame.of(options.transform)
+    fixed = fixed or frame.fixed or _own_grid(transform)
+    if frame.has_directions:
+        write_transform(transform, options.output, fixed=fixed, moving=moving, learn2reg=options.learn2reg)
+    else:
+        _convert_straight(options, transform, frame, fixed, moving)
+
+
+def _convert_straight(
+    options: Namespace, transform: "Combination", frame: "Frame", fixed: "Grid | None", moving: "Grid | None"
+) -> None:
+    """Writes a transform made with `(UseDirectionCosines "false")` as one between images as they lie in the world."""
+    from impactreg.components.transforms.displacement_files import FIELD_ENDINGS, write_field
+    from impactreg.components.transforms.writing import write_transform
+    from impactreg.errors import TransformError
+
+    why = f'{options.transform}: it was made with (UseDirectionCosines "false")'
+    name = options.output.name.lower()
+    if fixed is None or moving is None:
+        raise TransformError(f"{why}: give the images that it belongs to by --reference and --moving")
+    if options.learn2reg or name.endswith(".npz") or not frame.turns(fixed, moving):
+        here, there = frame.grid(fixed), frame.grid(moving)
+        write_transform(transform, options.output, fixed=here, moving=there, learn2reg=options.learn2reg)
+    elif name.endswith(FIELD_ENDINGS):
+        write_field(frame.in_world(transform, fixed, moving), options.output, fixed)
+    else:
+        raise TransformError(
+            f"{why} between images that are turned, which such a file cannot tell: write a displacement field (.nii.gz)"
+        )
 
 
 def _read(path: Path, fixed: "Grid | None", moving: "Grid | None") -> "Combination":
@@ -74,16 +102,11 @@ def _read(path: Path, fixed: "Grid | None", moving: "Grid | None") -> "Combinati
     return as_transform(displacement_files.from_voxel_field(values, fixed, moving, str(path)))
 
 
-def _own_grid(path: Path, transform: "Combination") -> "Grid | None":
-    """The grid that a displacement field or a TransformParameters file brings along."""
-    from impactreg.components.resampling import grid_of
+def _own_grid(transform: "Combination") -> "Grid | None":
+    """The grid that a displacement field brings along."""
     from impactreg.components.transforms.displacement import DeformationFieldTransform
-    from impactreg.components.transforms.files import is_itk_file
-    from impactreg.parameters import ParameterMap
 
-    if isinstance(transform.current, DeformationFieldTransform):
-        return transform.current.field.grid
-    if is_itk_file(path):
-        return None
-    content = ParameterMap.read(path)
-    return grid_of(content) if content.get("Size") else None
+    current = transform.current
+    if transform.initial is None and isinstance(current, DeformationFieldTransform):
+        return current.field.grid
+    return None

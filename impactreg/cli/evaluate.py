@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 EXAMPLES = """examples:
   impactreg evaluate -tp out/TransformParameters.1.txt -fp fixed.csv -mp moving.csv
   impactreg evaluate -tp out/TransformParameters.1.txt -fl fixed_labels.nii.gz -ml moving_labels.nii.gz -out scores
-  impactreg evaluate --dataset LungCT_dataset.json --fields my_fields -out scores"""
+  impactreg evaluate --dataset LungCT_dataset.json --fields my_fields -out scores
+
+With --dataset each pair is sought in the folder --fields as disp_0001_0002.npz or .nii.gz (a field of
+Learn2Reg's), disp_0001_0002.txt, .h5 ... (a transform file), or as the folder disp_0001_0002, the -out of its
+registration, whose last TransformParameters file counts."""
 WIDEST = 250
 """Columns of text in a file."""
 _GROUPS = ("TRE", "Dice", "HD95", "ASD", "inverse")
@@ -62,7 +66,8 @@ def show(result: "Evaluation | DatasetEvaluation") -> None:
 
     table = _table_of_cases(result) if isinstance(result, DatasetEvaluation) else _table_of_rows(rows_of(result))
     # a file or a pipe has no width
-    Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else WIDEST).print(table)
+    width = None if sys.stdout.isatty() else WIDEST
+    Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def _add_case_flags(result: Parser) -> None:
@@ -83,7 +88,12 @@ def _add_case_flags(result: Parser) -> None:
 def _add_dataset_flags(result: Parser) -> None:
     add = result.add_argument_group("all registrations of a Learn2Reg task").add_argument
     add("--dataset", metavar="JSON", type=Path, help="the task's dataset or evaluation_config")
-    add("--fields", metavar="DIR", type=Path, help="folder with disp_0001_0002.nii.gz or .npz")
+    add(
+        "--fields",
+        metavar="DIR",
+        type=Path,
+        help="folder with disp_0001_0002.npz, .nii.gz or .txt: see below",
+    )
     add("--data", metavar="DIR", type=Path, help="folder with imagesTr, if not beside the JSON")
     add("--test", action="store_true", help="registration_test, not registration_val")
 
@@ -95,7 +105,7 @@ def _check(options: Namespace) -> None:
     if options.dataset is not None and given:
         parser().error("--dataset goes with --fields, --data, --test and -out alone")
     if options.dataset is not None and options.fields is None:
-        parser().error("--dataset needs --fields, the folder with the displacement fields")
+        parser().error("--dataset needs --fields, the folder with the displacement fields or transforms")
     if options.dataset is None and not {"transform", *_POINTS_AND_LABELS} & set(given):
         parser().error("there is nothing to evaluate: give -tp, -fp and -mp, -fl and -ml, or --dataset and --fields")
 

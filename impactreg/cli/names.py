@@ -5,12 +5,13 @@ behind `sub-` in a name such as `sub-01_ses-2_T1w.nii.gz`, and `{moving[suffix]}
 """
 
 import re
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from impactreg.cli.arguments import UsageError
+from impactreg.cli.arguments import UsageError, numbered
 
 if TYPE_CHECKING:
     from impactreg.parameters import ParameterMap
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 FIELD = re.compile(r"\{(?P<image>fixed|moving)(?:\[(?P<entity>\w+)\])?\}")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+OWN = re.compile(r"(?:Initial|Inverse)?TransformParameters\.\d.*|IterationInfo\.\d.*|result\.\d+\.[a-z.]+")
+"""What a registration itself writes into its output folder."""
 
 
 @dataclass(frozen=True)
@@ -28,34 +31,58 @@ class Names:
     transform: Path | None = None
 
     @classmethod
+    def asked(cls, options: Namespace, last_map: "ParameterMap") -> "Names":
+        """Those that the flags of a registration ask for, if its last parameter map allows them.
+
+        Raises `UsageError` as `of` does, and `OutputError` where there will be nothing to write.
+        """
+        from impactreg.errors import OutputError
+
+        images = {name: numbered(options, name)[0] for name in ("fixed", "moving")}
+        names = cls.of(options.image_name, options.transform_name, options.output or Path(), images)
+        if names.image is not None and last_map.first("WriteResultImage", "true") == "false":
+            raise OutputError(f'--image-name {names.image.name}: {last_map.name} says (WriteResultImage "false")')
+        if names.transform is not None and last_map.first("UseDirectionCosines", "true") == "false":
+            raise OutputError(
+                f'--transform-name {names.transform.name}: {last_map.name} says (UseDirectionCosines "false"), which '
+                "other files than its own cannot tell: use impactreg convert-transform with both images afterwards"
+            )
+        return names
+
+    @classmethod
     def of(cls, image: str | None, transform: str | None, folder: Path, images: Mapping[str, str]) -> "Names":
         """The names that templates make of the names of the `fixed` and the `moving` image.
 
-        Raises `UsageError` for a template that cannot be filled, or an ending of no kind of file.
+        Raises `UsageError` for a template that cannot be filled, an ending of no kind of file, one name for both, or a
+        name that the registration itself gives.
         """
         from impactreg.components.transforms.writing import ENDINGS
 
+        # Learn2Reg's fields need the moving image's grid, too
+        fitting = tuple(each for each in ENDINGS if each != ".npz")
         made = [None if t is None else folder / filled(t, images) for t in (image, transform)]
-        for path, endings, flag in zip(made, (IMAGE_ENDINGS, ENDINGS), ("image", "transform"), strict=True):
-            if path is not None and not path.name.endswith(tuple(endings)):
+        for path, endings, flag in zip(made, (IMAGE_ENDINGS, fitting), ("image", "transform"), strict=True):
+            if path is not None and not path.name.endswith(endings):
                 raise UsageError(f"--{flag}-name {path.name}: a name is needed that ends in {', '.join(endings)}")
+            if path is not None and path.parent == folder and OWN.fullmatch(path.name):
+                raise UsageError(f"--{flag}-name {path.name}: the registration has a file of this name: choose another")
+        if made[0] is not None and made[0] == made[1]:
+            raise UsageError(f"--image-name and --transform-name: {made[0].name} cannot be both: choose another name")
         return cls(*made)
 
     def write(self, result: "Result", last_map: "ParameterMap") -> None:
         """Writes what is asked for; raises `OutputError` or `TransformError`."""
+        from impactreg.components.resampling import grid_of
         from impactreg.components.transforms.writing import write_transform
-        from impactreg.errors import OutputError
         from impactreg.images import write_image
+        from impactreg.registration.results import prepare_directory
 
-        if self.image is not None:
-            if result.image is None:
-                raise OutputError(f'{self.image.name}: {last_map.name} says (WriteResultImage "false")')
-            self.image.parent.mkdir(parents=True, exist_ok=True)
+        if self.image is not None and result.image is not None:
+            prepare_directory(self.image.parent)
             write_image(result.image, self.image, pixel_type=last_map.first("ResultImagePixelType", "short"))
         if self.transform is not None:
-            self.transform.parent.mkdir(parents=True, exist_ok=True)
-            grid = None if result.image is None else result.image.grid
-            write_transform(result.transform, self.transform, fixed=grid)
+            prepare_directory(self.transform.parent)
+            write_transform(result.transform, self.transform, fixed=grid_of(result.transform_parameter_maps[-1]))
 
 
 def filled(template: str, images: Mapping[str, str]) -> str:

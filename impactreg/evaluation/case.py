@@ -3,28 +3,29 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from impactreg.components.labels import warp_labels
-from impactreg.components.resampling import grid_of
 from impactreg.components.transforms.displacement_files import VoxelField, voxel_field
 from impactreg.components.transforms.exchange import as_transform
-from impactreg.components.transforms.files import is_itk_file
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ImageError, PointsError, TransformError
 from impactreg.evaluation import learn2reg
 from impactreg.evaluation.deformation import Deformation, deformation, inverse_consistency
+from impactreg.evaluation.frame import Frame
 from impactreg.evaluation.landmarks import Distances, check_pairs, registration_errors
 from impactreg.evaluation.overlap import LabelOverlap, common_labels, label_overlaps
 from impactreg.images import Grid, Image, Mask, PointSet, as_image, read_points
-from impactreg.parameters import ParameterMap
 
 logger = logging.getLogger(__name__)
+_AS_THEY_STAND = (
+    'The transform was made with (UseDirectionCosines "false"): landmarks are taken as transformix takes them, as '
+    "places in images whose axes are those of the world"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +81,27 @@ def evaluate(
     chooses some. Jacobian determinants are looked at in the voxels of the fixed image, or in `fixed_mask`; that grid
     may also come from the fixed labels or a TransformParameters file. `learn2reg_figures` adds Learn2Reg's own.
 
+    A transform made with `(UseDirectionCosines "false")` is evaluated as transformix applies it, before and after:
+    images lie along the world's axes, and world points of landmarks are taken as they stand.
+
     Raises `ImpactregError` in one line for what is missing or does not fit.
     """
     labelled = _Labels.of(fixed_labels, moving_labels, labels)
+    frame, inverse_frame = Frame.of(transform), Frame.of(inverse)
+    frame.check_same(inverse_frame)
     case = _Case(
         None if transform is None else as_transform(transform),
         None if inverse is None else as_transform(inverse),
         labelled,
-        _grid(fixed, labelled.fixed if labelled else None, transform, "fixed"),
-        _grid(moving, labelled.moving if labelled else None, inverse, "moving"),
+        _grid(fixed, labelled.fixed if labelled else None, frame, "fixed"),
+        _grid(moving, labelled.moving if labelled else None, inverse_frame, "moving"),
         torch.device(device),
     )
+    if fixed_points is not None and frame.turns(case.fixed, case.moving):
+        logger.warning("%s", _AS_THEY_STAND)
+    case = case.seen(frame)
     points = case.points(fixed_points, moving_points)
-    mask = None if fixed_mask is None else Mask.of(as_image(fixed_mask, name="fixed mask"), name="fixed mask")
+    mask = None if fixed_mask is None else frame.seen(case.mask(fixed_mask))
     if points is None and case.labels is None and case.transform is None:
         raise TransformError("there is nothing to evaluate: give a transform, landmarks of both images, or labels")
     return Evaluation(
@@ -140,12 +149,24 @@ class _Case:
         for grid, what in ((self.fixed, "fixed image"), (self.moving, "moving image")):
             if grid is not None and self.transform is not None and grid.dimension != self.transform.dimension:
                 raise TransformError(f"the transform is {self.transform.dimension}D, but the {what} {grid.dimension}D")
+        if self.transform is not None and self.inverse is not None:
+            n, other = self.transform.dimension, self.inverse.dimension
+            if n != other:
+                raise TransformError(f"the transform is {n}D, but the inverse {other}D")
         for labels, grid, what in self._labelled():
             if grid is not None and not labels.grid.same_as(grid):
                 raise ImageError(
                     f"{what} labels: they are on another grid ({labels.grid.size}) than the {what} image ({grid.size}):"
                     " resample them onto it"
                 )
+
+    def seen(self, frame: Frame) -> "_Case":
+        """The case as its transform sees it."""
+        labels, grids = self.labels, (self.fixed, self.moving)
+        if labels is not None:
+            labels = replace(labels, fixed=frame.seen(labels.fixed), moving=frame.seen(labels.moving))
+        fixed, moving = (None if grid is None else frame.grid(grid) for grid in grids)
+        return replace(self, labels=labels, fixed=fixed, moving=moving)
 
     def _labelled(self) -> list[tuple[Image, Grid | None, str]]:
         if self.labels is None:
@@ -161,6 +182,14 @@ class _Case:
         dimension = None if self.transform is None else self.transform.dimension
         found = _points(fixed, self.fixed, dimension), _points(moving, self.moving, dimension)
         check_pairs(*found)
+        return found
+
+    def mask(self, given: Any) -> Mask:
+        found = Mask.of(as_image(given, name="fixed mask"), name="fixed mask")
+        if self.transform is not None and found.grid.dimension != self.transform.dimension:
+            raise ImageError(
+                f"fixed mask: it is {found.grid.dimension}D, but the transform is {self.transform.dimension}D"
+            )
         return found
 
     def overlaps(self, transform: Combination | None) -> tuple[LabelOverlap, ...]:
@@ -229,14 +258,10 @@ def _points(given: Any, grid: Grid | None, dimension: int | None) -> PointSet:
     return found
 
 
-def _grid(image: Any, labels: Image | None, transform: Any, what: str) -> Grid | None:
-    """The grid of an image, else that of its labels, else the one in a TransformParameters file."""
+def _grid(image: Any, labels: Image | None, frame: Frame, what: str) -> Grid | None:
+    """The grid of an image, else that of its labels, else the one that the map of a transform from there tells."""
     if isinstance(image, Grid):
         return image
     if image is not None or labels is not None:
         return as_image(labels if image is None else image, name=f"{what} image").grid
-    if isinstance(transform, str | os.PathLike) and not is_itk_file(Path(transform)):
-        transform = ParameterMap.read(transform)
-    maps = getattr(transform, "transform_parameter_maps", transform)
-    last = maps[-1] if isinstance(maps, list | tuple) and maps else maps
-    return grid_of(last) if isinstance(last, ParameterMap) and last.get("Size") else None
+    return frame.fixed

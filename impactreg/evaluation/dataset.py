@@ -1,4 +1,4 @@
-"""All pairs of a Learn2Reg task, evaluated from displacement fields as Learn2Reg does."""
+"""All pairs of a Learn2Reg task, evaluated from displacement fields or transforms as Learn2Reg does."""
 
 import logging
 from dataclasses import dataclass
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from impactreg.components.transforms.displacement_files import VoxelField, read_voxel_field
+from impactreg.components.transforms.displacement_files import VoxelField, read_voxel_field, voxel_field
+from impactreg.components.transforms.exchange import as_transform
 from impactreg.errors import PointsError, TransformError
 from impactreg.evaluation import learn2reg
+from impactreg.evaluation.frame import Frame
 from impactreg.evaluation.learn2reg import Numbers, Voxels
 from impactreg.evaluation.overlap import common_labels
 from impactreg.evaluation.task import Method, Pair, Task
@@ -44,18 +46,19 @@ class DatasetEvaluation:
 def evaluate_dataset(
     dataset: FilePath, fields: FilePath, *, data: FilePath | None = None, test: bool = False
 ) -> DatasetEvaluation:
-    """Evaluates displacement fields of a Learn2Reg task, in Learn2Reg's conventions (see `learn2reg`).
+    """Evaluates the registrations of a Learn2Reg task, in Learn2Reg's conventions (see `learn2reg`).
 
     `dataset` is the task's JSON file: an evaluation configuration, or a dataset of which the pairs in
-    `registration_val` count (`registration_test` with `test`). `fields` is the folder with `disp_0001_0002.nii.gz` and
-    its like, and `data` the one with the images, labels and landmarks (that of the JSON file without it). Raises
+    `registration_val` count (`registration_test` with `test`). `fields` is the folder with `disp_0001_0001.nii.gz` and
+    its like, which may also be transforms (see `Task.transforms`): their fields are made with the grids of both images.
+    `data` is the folder with the images, labels and landmarks (that of the JSON file without it). Raises
     `ImpactregError` in one line for what is missing or does not fit.
     """
     task = Task.read(dataset, data, test=test)
     cases, folding = {}, {}
-    for pair, file in zip(task.pairs, task.fields(fields), strict=True):
+    for pair, file in zip(task.pairs, task.transforms(fields), strict=True):
         logger.info("%s: %s", pair.name, file)
-        case = _Case(task, pair, read_voxel_field(file), file)
+        case = _Case(task, pair, _field(task, pair, file), file)
         cases[pair.name] = case.figures()
         folding[pair.name] = learn2reg.folding(case.field)
     means = {method: [case[method.name].mean for case in cases.values()] for method in task.methods}
@@ -126,6 +129,20 @@ class _Case:
         if voxels.shape != self.field.shape[:3]:
             raise TransformError(f"{path}: {voxels.shape} voxels, but the field {self.file} has {self.field.shape[:3]}")
         return voxels
+
+
+def _field(task: Task, pair: Pair, file: Path) -> VoxelField:
+    """The field in a file, or that of the transform in it."""
+    if file.name.endswith((".npz", ".nii.gz")):
+        return read_voxel_field(file)
+    transform, frame = as_transform(file), Frame.of(file)
+    if transform.dimension != 3:
+        raise TransformError(f"{file}: the transform is {transform.dimension}D, but Learn2Reg's images are 3D")
+    fixed, moving = (
+        frame.grid(read_image(task.folder / each, name=f"{what} image").grid)
+        for what, each in (("fixed", pair.fixed), ("moving", pair.moving))
+    )
+    return voxel_field(transform, fixed, moving)
 
 
 def _alone(value: float) -> Figure:

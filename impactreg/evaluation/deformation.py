@@ -1,6 +1,5 @@
 """How a transform deforms space: its Jacobian determinants, where it folds, and how far an inverse leads back."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +9,17 @@ from torch import Tensor
 from impactreg.components.setup import PointMap
 from impactreg.components.transforms.displacement import DeformationFieldTransform
 from impactreg.components.transforms.transform import Combination
-from impactreg.components.warping import deformation_field, determinants, in_voxels, jacobian_determinant
+from impactreg.components.warping import (
+    deformation_field,
+    determinants_by_differences,
+    in_voxels,
+    jacobian_determinant,
+)
 from impactreg.errors import ImageError
 from impactreg.evaluation.landmarks import Distances
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
-
-SLICES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def determinant_image(transform: Combination, grid: Grid, *, device: "torch.devi
     if not any(isinstance(each.current, DeformationFieldTransform) for each in transform.chain()):
         return jacobian_determinant(transform, grid, device=device)
     field = deformation_field(transform, grid, device=device)
-    return Image(torch.cat(list(_by_differences(field)), dim=1), grid)
+    return Image(torch.cat([found.to(field.data.dtype) for found in determinants_by_differences(field)])[None], grid)
 
 
 def inverse_consistency(
@@ -110,24 +112,3 @@ def _reaches(grid: Grid, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " 
 def _inside(mask: Mask, grid: Grid) -> Bool[Tensor, " voxels"]:
     found = in_voxels(grid, lambda points: mask.contains(points)[:, None], 1, torch.bool, mask.inside.device)
     return found.data.reshape(-1).cpu()
-
-
-def _by_differences(field: Image) -> Iterator[Float[Tensor, "1 *space"]]:
-    """det(1 + du/dx) of a displacement field, some slices at a time, in one channel."""
-    grid, n = field.grid, field.dimension
-    to_world = torch.as_tensor(grid.inverse_matrix.copy(), dtype=torch.float64, device=field.data.device)
-    slices = grid.shape[0]
-    for first in range(0, slices, SLICES_AT_ONCE):
-        low, high = max(first - 1, 0), min(first + SLICES_AT_ONCE + 1, slices)
-        last = min(first + SLICES_AT_ONCE, slices)
-        along = torch.stack([_differences(field.data[:, low:high].double(), n - axis) for axis in range(n)], dim=-1)
-        by_index = along[:, first - low : last - low].movedim(0, -2)
-        matrices = torch.eye(n, dtype=torch.float64, device=to_world.device) + by_index @ to_world
-        yield determinants(matrices.reshape(-1, n, n)).reshape(1, *by_index.shape[:-2]).to(field.data.dtype)
-
-
-def _differences(values: Tensor, axis: int) -> Tensor:
-    """Central differences along an axis, one-sided at its ends; 0 along an axis of one voxel."""
-    if values.shape[axis] == 1:
-        return torch.zeros_like(values)
-    return torch.gradient(values, dim=axis)[0]

@@ -74,7 +74,9 @@ def registration_errors(fixed: PointSet, moving: PointSet, transform: PointMap |
 
 
 def check_pairs(fixed: PointSet, moving: PointSet) -> None:
-    """Raises `PointsError` unless there is one moving landmark of the same dimension for each fixed one."""
+    """Raises `PointsError` unless there is one moving landmark of the same dimension for each fixed one, and any."""
+    if not len(fixed) and not len(moving):
+        raise PointsError("there are no landmarks: give files or arrays with at least one")
     if len(fixed) != len(moving):
         raise PointsError(
             f"there are {len(fixed)} fixed landmarks and {len(moving)} moving ones: both files need the same ones, in "

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from impactreg.components.transforms.files import ITK_EXTENSIONS
 from impactreg.errors import ImageError, ImpactregError, TransformError
 from impactreg.images.files import FilePath
 
 METRICS = ("sdlogj", "dice", "hd95", "tre")
-_ENDINGS = (".npz", ".nii.gz")
+_ENDINGS = (".npz", ".nii.gz", ".txt", ".toml", *(f".{each}" for each in ITK_EXTENSIONS))
+_LAST = re.compile(r"TransformParameters\.(\d+)\.(?:txt|toml)")
 _IMAGE = re.compile(r"_(\d{4})_(\d{4})\.nii\.gz$")
 
 
@@ -94,10 +96,12 @@ class Task:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ImageError(f"{path}: this is no Learn2Reg task: {reason}") from error
 
-    def fields(self, folder: FilePath) -> list[Path]:
-        """The file with the field of each pair; raises `TransformError` that lists the missing ones.
+    def transforms(self, folder: FilePath) -> list[Path]:
+        """The file with the field or transform of each pair; raises `TransformError` that lists the missing ones.
 
-        The name without modalities serves where no other pair has it, too.
+        That is `disp_0001_0001.npz` or `.nii.gz`, else a transform file of that name, else the last
+        TransformParameters file in a folder of that name, which is the output folder of a registration. The name
+        without modalities serves where no other pair has it, too.
         """
         shared = Counter(pair.short_name for pair in self.pairs)
         found, missing = [], []
@@ -105,9 +109,7 @@ class Task:
             short = pair.is_usual or shared[pair.short_name] == 1
             names = [pair.short_name, pair.long_name] if pair.is_usual else [pair.long_name]
             names += [pair.short_name] if short and not pair.is_usual else []
-            there = next(
-                (file for name in names for end in _ENDINGS if (file := Path(folder) / (name + end)).is_file()), None
-            )
+            there = next((file for name in names if (file := _transform_file(Path(folder) / name))), None)
             if there is None:
                 missing.append(" or ".join(names))
             else:
@@ -115,7 +117,8 @@ class Task:
         if missing:
             shown = "; ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
             raise TransformError(
-                f"{folder}: {len(missing)} of {len(self.pairs)} fields (.nii.gz or .npz) are missing: {shown}"
+                f"{folder}: {len(missing)} of {len(self.pairs)} fields (.nii.gz or .npz) or transforms (.txt, .h5 ..., "
+                f"or a folder with TransformParameters files) are missing: {shown}"
             )
         return found
 
@@ -132,6 +135,13 @@ class Task:
         written = f"{method.folder}{low}{high}"
         short = f"{method.folder}{int(low)}{int(high)}"
         return next((each for each in (written, short) if self.beside(pair.fixed, each, ".csv").is_file()), written)
+
+
+def _transform_file(name: Path) -> Path | None:
+    """The file or output folder of this name without ending, if there is one."""
+    files = (name.with_name(name.name + ending) for ending in _ENDINGS)
+    inside = {int(found[1]): each for each in sorted(name.glob("*")) if (found := _LAST.fullmatch(each.name))}
+    return next((file for file in files if file.is_file()), inside[max(inside)] if inside else None)
 
 
 def _json(path: Path) -> dict[str, Any]:

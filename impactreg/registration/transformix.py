@@ -1,17 +1,22 @@
 """transformix(): a transform or its inverse applied to images and points, and its field and spatial Jacobian."""
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from impactreg.components.labels import warp_labels
 from impactreg.components.resampling import Output
+from impactreg.components.transforms.displacement import DeformationFieldTransform
 from impactreg.components.transforms.inverse import inverse_points
 from impactreg.components.transforms.inverse_field import Inverse, inverse_on
 from impactreg.components.transforms.transform import Combination
@@ -19,6 +24,7 @@ from impactreg.components.warping import deformation_field, jacobian_determinant
 from impactreg.errors import ImageError, TransformError
 from impactreg.images import Grid, Image, PointSet, as_image, read_points, write_image, write_points
 from impactreg.images.whole import whole_file
+from impactreg.parameters import ParameterMap
 from impactreg.registration.point_transform import check_points, open_transform, point_lines, without_inverse
 from impactreg.registration.results import prepare_directory
 
@@ -63,9 +69,9 @@ def transformix(
     """Applies a transform, as elastix's transformix does.
 
     `transform` is whatever `as_transform` takes. TransformParameters files, maps and what `register` returned know the
-    fixed image's grid; anything else needs `reference`, the fixed image or a `Grid`. `image` is whatever
-    `as_image` takes; `points` are a point file, a `PointSet`, or "all" for the deformation field; `jacobian` and
-    `jacobian_matrix` ask for det(dT/dx) and dT/dx.
+    fixed image's grid, and a displacement field by itself has one; anything else needs `reference`, the fixed image or
+    a `Grid`, which also replaces those. `image` is whatever `as_image` takes; `points` are a point file, a `PointSet`,
+    an array, or "all" for the deformation field; `jacobian` and `jacobian_matrix` ask for det(dT/dx) and dT/dx.
 
     With `labels`, `image` holds labels: it keeps its number type, gets no new label, and is 0 outside (see
     `warp_labels`).
@@ -74,33 +80,33 @@ def transformix(
     grid of `reference`, the moving image, which must be given. Points without an inverse are told in a warning.
 
     In `output_directory` land `result`, `deformationField`, `spatialJacobian` and `fullSpatialJacobian` as
-    `ResultImageFormat` asks, and `outputpoints.txt`. Raises `TransformError` where nothing is asked for or the grid
-    is not known.
+    `ResultImageFormat` asks, and `outputpoints.txt`; a folder that had to be made goes again where nothing could be
+    written. Raises `TransformError` where nothing is asked for or the grid is not known.
     """
     if image is None and points is None and not jacobian and not jacobian_matrix:
         raise TransformError("nothing to do: give an image (-in), points (-def), -jac all or -jacmat all")
-    directory = prepare_directory(output_directory)
-    combination, parameter_map = open_transform(transform)
-    if inverse and reference is None:
-        raise TransformError(
-            "an inverse needs the grid of the moving image: give that image as reference (--reference)"
+    with _output_folder(output_directory) as directory:
+        combination, parameter_map = open_transform(transform)
+        if inverse and reference is None:
+            raise TransformError(
+                "an inverse needs the grid of the moving image: give that image as reference (--reference)"
+            )
+        output = Output.of(parameter_map, _reference_grid(reference) or _own_grid(combination, parameter_map))
+        _check_dimension(combination, output.grid, "the grid")
+        job: _Job = (_InverseJob if inverse else _Job)(combination, output, directory, torch.device(device), labels)
+        moving = None if image is None else job.moving(image)
+        moved, residuals = (None, None) if points is None or _is_all(points) else job.moved(points, moving)
+        return TransformixResult(
+            combination,
+            None if moving is None else job.warped(moving),
+            moved,
+            job.field() if _is_all(points) else None,
+            job.determinant() if jacobian else None,
+            job.matrix() if jacobian_matrix else None,
+            directory,
+            job.inverse,
+            residuals,
         )
-    output = Output.of(parameter_map, _reference_grid(reference))
-    _check_dimension(combination, output.grid, "the grid")
-    job: _Job = (_InverseJob if inverse else _Job)(combination, output, directory, torch.device(device), labels)
-    moving = None if image is None else job.moving(image)
-    moved, residuals = (None, None) if points is None or _is_all(points) else job.moved(points, moving)
-    return TransformixResult(
-        combination,
-        None if moving is None else job.warped(moving),
-        moved,
-        job.field() if _is_all(points) else None,
-        job.determinant() if jacobian else None,
-        job.matrix() if jacobian_matrix else None,
-        directory,
-        job.inverse,
-        residuals,
-    )
 
 
 @dataclass(frozen=True)
@@ -167,11 +173,11 @@ class _Job:
     def moved(self, points: Any, moving: Image | None) -> tuple[PointSet, Float[Tensor, " points"] | None]:
         """The transformed points; for an inverse also by how much each is missed."""
         grid = self.output.working_grid
-        path = None if isinstance(points, PointSet | torch.Tensor) else Path(points)
-        if path is None:
-            given = points if isinstance(points, PointSet) else PointSet(points)
-        else:
+        path = Path(points) if isinstance(points, str | os.PathLike) else None
+        if path is not None:
             given = read_points(path, grid=grid)
+        else:
+            given = points if isinstance(points, PointSet) else PointSet(torch.as_tensor(np.asarray(points)))
         check_points(self.transform, given.dimension)
         mapped, residuals = self.mapped(given.points)
         result = PointSet(mapped)
@@ -227,6 +233,32 @@ class _InverseJob(_Job):
         bad = found.residual.without + found.residual.folded
         logger.log(logging.WARNING if bad else logging.INFO, "The inverse on the grid: %s", found)
         return found
+
+
+@contextmanager
+def _output_folder(directory: str | Path | None) -> Iterator[Path | None]:
+    """The output folder; folders that had to be made for it are taken away again if the block leaves them empty."""
+    path = None if directory is None else Path(directory)
+    made = [] if path is None else [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        yield prepare_directory(directory)
+    except BaseException:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+        raise
+
+
+def _own_grid(transform: Combination, parameter_map: ParameterMap) -> Grid | None:
+    """The grid of a displacement field that is all there is; None where the parameter map has to tell one."""
+    if parameter_map:
+        return None
+    if transform.initial is None and isinstance(transform.current, DeformationFieldTransform):
+        return transform.current.field.grid
+    raise TransformError(
+        "this transform does not tell the grid that is needed to know the fixed image's voxels: give that image as "
+        "reference (--reference)"
+    )
 
 
 def _is_all(points: Any) -> bool:

@@ -1,6 +1,7 @@
 """write_report(): the folder of a finished registration as one HTML page that needs nothing but itself."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from impactreg.components.resampling import Output
 from impactreg.components.transforms.files import read_transform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ImageError
-from impactreg.images import as_image
+from impactreg.images import Grid, as_image
 from impactreg.images.image import Image
 from impactreg.images.whole import whole_file
 from impactreg.report import feature_maps, figures, scores, sprites, verdict
@@ -64,11 +65,12 @@ def write_report(
     truth = scores.Truth(fixed_points, moving_points, fixed_labels, moving_labels)
     run = RunFolder.read(Path(directory))
     view = _View(run, fixed, moving, tuple(map(Path, models)) + run.model_folders())
-    given = {**scores.evaluated(run.directory), **truth.scores(view.transform, view.output.working_grid)}
+    given = {**scores.evaluated(run.directory), **truth.scores(view.transform, view.output, view.moving_grid)}
     path = run.directory / NAME
     page = _rendered(view.told({**given, **(numbers or {})}))
     with whole_file(path) as draft:
-        draft.write_text(page, encoding="utf-8", newline="\n")
+        # names of files may hold what is no text
+        draft.write_bytes(page.encode("utf-8", errors="replace"))
     logger.info("The report is saved in %s (%.1f MB)", path, len(page) / 1e6)
     return path
 
@@ -82,6 +84,7 @@ class _View:
     moving_given: Any
     model_folders: tuple[Path, ...]
     names: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def output(self) -> Output:
@@ -109,13 +112,18 @@ class _View:
             fixed, moving, None if result is None else self._seen(as_image(result, name="result image"))
         )
 
+    @property
+    def moving_grid(self) -> Grid | None:
+        """The moving image's grid as the transform sees it; None where the image is not there."""
+        return None if self.images is None else self.images.moving.grid
+
     @cached_property
     def deformation(self) -> Deformation:
         """The transform in the slices that are shown."""
         fixed = None if self.images is None else self.images.fixed
         grid = self.output.working_grid
         same = fixed is not None and fixed.grid.size == grid.size
-        return Deformation.of(self.transform, planes_of(grid, fixed if same else None))
+        return Deformation.of(self.transform, planes_of(grid, fixed if same else None, self.output.grid))
 
     def told(self, numbers: Mapping[str, verdict.Number]) -> dict[str, Any]:
         """All that the template names."""
@@ -129,7 +137,7 @@ class _View:
             **self._head(),
             **self._notice(),
             "cards": verdict.cards(run, deformation, alike, numbers),
-            "checks": verdict.checks(run, deformation, alike),
+            "checks": [*scores.checks(numbers), *verdict.checks(run, deformation, alike)],
             "has_images": images is not None,
             "modes": list(MODES.items()),
             "windows": images.windows if images else (),
@@ -176,10 +184,11 @@ class _View:
             f"the {name} image ({where})" if where else f"the {name} image"
             for name, where in zip(lost, were, strict=True)
         )
-        files_given = {name: self.names.get(name, name.upper()) for name in ("fixed", "moving")}
+        given = {name: self.places.get(name, name.upper()) for name in ("fixed", "moving")}
+        words = ["impactreg", "report", str(self.run.directory), "-f", given["fixed"], "-m", given["moving"]]
         return {
             "notice": f"Not found: {told}. To see the images on this page, say where they are:",
-            "advice": f"impactreg report {self.run.directory} -f {files_given['fixed']} -m {files_given['moving']}",
+            "advice": shlex.join(words),
         }
 
     def _image(self, given: Any, name: str, flag: str) -> Image | None:
@@ -187,7 +196,9 @@ class _View:
         found = self.run.located(flag) if given is None else given[0] if several else given
         if found is None:
             return None
-        self.names[name] = Path(found).name if isinstance(found, str | Path) else f"{name} image"
+        self.names[name] = f"{name} image"
+        if isinstance(found, str | Path):
+            self.names[name], self.places[name] = Path(found).name, str(found)
         return self._seen(as_image(found, name=f"{name} image"))
 
     def _seen(self, image: Image) -> Image:

@@ -28,7 +28,8 @@ THROUGH = {name: through for name, (_, _, through) in _VIEWS.items()}
 class Plane:
     """Parallel slices of a grid: the index axis to the right, down and (3D) through, and which of them run backwards.
 
-    `slices` are indices along the axis through them; `edges` names left, right, top and bottom.
+    `slices` are indices along the axis through them; `edges` names left, right, top and bottom. `grid` is as the
+    transform sees it, and `place` as it lies in the patient, which differ with `(UseDirectionCosines "false")`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Plane:
     backwards: tuple[bool, ...]
     slices: tuple[int, ...]
     edges: tuple[str, str, str, str]
+    place: Grid
 
     def size(self, limit: int) -> tuple[int, int]:
         """Columns and rows of square pixels that cover a slice, neither more than `limit`."""
@@ -74,7 +76,7 @@ class Plane:
         index = middle.repeat(len(self.slices), 1)
         index[:, self.axes[2]] = torch.tensor(self.slices, dtype=torch.float64)
         world = THROUGH[self.name]
-        return [round(float(v), 1) for v in self.grid.index_to_world(index)[:, world]]
+        return [round(float(v), 1) for v in self.place.index_to_world(index)[:, world]]
 
     def _steps(self, number: int, count: int) -> Float[Tensor, " pixels"]:
         voxels = self.grid.size[self.axes[number]]
@@ -82,24 +84,29 @@ class Plane:
         return steps.flip(0) if self.backwards[number] else steps
 
 
-def planes_of(grid: Grid, image: Image | None = None) -> tuple[Plane, ...]:
-    """The planes of a grid; in 3D those nearest to the anatomical ones, with slices where `image` shows something."""
+def planes_of(grid: Grid, image: Image | None = None, place: Grid | None = None) -> tuple[Plane, ...]:
+    """The planes of a grid; in 3D those nearest to the anatomical ones, with slices where `image` shows something.
+
+    `place` is the grid as it lies in the patient, where the transform sees it elsewhere.
+    """
+    place = place or grid
     if grid.dimension == 2:
-        return (Plane("Image", grid, (0, 1), (False, False), (0,), ("", "", "", "")),)
-    direction = np.array(grid.direction)
+        return (Plane("Image", grid, (0, 1), (False, False), (0,), ("", "", "", ""), place),)
+    direction = np.array(place.direction)
     order = max(permutations(range(3)), key=lambda p: sum(abs(direction[w, p[w]]) for w in range(3)))
-    return tuple(_plane(name, grid, order, image) for name in _VIEWS)
+    return tuple(_plane(name, grid, place, order, image) for name in _VIEWS)
 
 
-def _plane(name: str, grid: Grid, order: Sequence[int], image: Image | None) -> Plane:
+def _plane(name: str, grid: Grid, place: Grid, order: Sequence[int], image: Image | None) -> Plane:
     (right, right_sense), (down, down_sense), through = _VIEWS[name]
     axes = (order[right], order[down], order[through])
-    signs = [np.array(grid.direction)[w, order[w]] for w in (right, down, through)]
+    signs = [np.array(place.direction)[w, order[w]] for w in (right, down, through)]
     backwards = (bool(signs[0] * right_sense < 0), bool(signs[1] * down_sense < 0), bool(signs[2] < 0))
     slices = _chosen(grid.size[axes[2]], None if image is None else _activity(image, axes[2]))
     top, bottom = LETTERS[down][::down_sense]
     left, last = LETTERS[right][::right_sense]
-    return Plane(name, grid, axes, backwards, slices[::-1] if backwards[2] else slices, (left, last, top, bottom))
+    shown = slices[::-1] if backwards[2] else slices
+    return Plane(name, grid, axes, backwards, shown, (left, last, top, bottom), place)
 
 
 def _activity(image: Image, axis: int) -> Float[Tensor, " slices"]:

@@ -1,6 +1,6 @@
 """The folder of a finished registration, read back: transforms, iterations, result, log, and where its images lie."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -87,13 +87,13 @@ class RunFolder:
         written = next(iter(self.log.given(flag)), None)
         if written is None:
             return None
-        return next((base / written for base in self._bases() if (base / written).exists()), None)
+        return next((base / written for base in self._bases() if _holds(base / written, Path.exists)), None)
 
     def model_folders(self) -> tuple[Path, ...]:
         """The folders that the command line named for models, as far as they are there."""
         given = self.log.given("--models")
         bases = list(self._bases())
-        return tuple(base / each for each in given for base in bases if (base / each).is_dir())
+        return tuple(base / each for each in given for base in bases if _holds(base / each, Path.is_dir))
 
     def _bases(self) -> Iterator[Path]:
         here = self.directory.absolute()
@@ -107,6 +107,14 @@ class RunFolder:
         yield Path.cwd()
         yield here
         yield from here.parents
+
+
+def _holds(place: Path, wanted: Callable[[Path], bool]) -> bool:
+    """Whether a place holds what is wanted; one that must not be looked into, or with a damaged name, does not."""
+    try:
+        return wanted(place)
+    except (OSError, ValueError):
+        return False
 
 
 def _stages(directory: Path, log: RunLog) -> Iterator[Stage]:

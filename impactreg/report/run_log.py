@@ -12,6 +12,7 @@ from impactreg.errors import ParameterError
 from impactreg.parameters import ParameterMap, grammar
 
 _OURS = re.compile(r"parameter map ?(.*):")
+_NAMED = re.compile(r"Parameter map \d+: (.+)")
 _BEGIN = re.compile(r"=+ start of ParameterMap:? ?(.*?) ?=+")
 _END = re.compile(r"=+ end of ParameterMap:? ?(.*?) ?=+")
 _FLAG = re.compile(r"-(f\d?|m\d?|fp|mp)\s+(\S.*)")
@@ -101,7 +102,8 @@ def _told_by_elastix(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines):
         if found := _BEGIN.fullmatch(line):
             rest = takewhile(lambda each: not _END.fullmatch(each), lines[number + 1 :])
-            yield found[1], "\n".join(rest)
+            before = _NAMED.fullmatch(lines[number - 1]) if number else None
+            yield found[1] or (before[1] if before else ""), "\n".join(rest)
 
 
 def _stops(lines: Sequence[str]) -> Iterator[tuple[str, ...]]:

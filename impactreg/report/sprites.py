@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -97,8 +97,3 @@ def _uri(sheet: Any, quality: int | None) -> str:
         picture.save(file, "JPEG", quality=quality, subsampling=0)
     kind = "png" if quality is None else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def total(sprites: Iterable[Sprite]) -> int:
-    """How many bytes some sprites take in the page."""
-    return sum(len(each.uri) for each in sprites)

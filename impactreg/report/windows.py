@@ -29,7 +29,8 @@ class Window:
         values = image.data.flatten()[:: max(1, image.data.numel() // VALUES)].double()
         low, high = float(values.min()), float(values.max())
         if low == high:
-            return cls(low - 0.5, low + 0.5)
+            half = max(0.5, 1e-6 * abs(low))
+            return cls(low - half, low + half)
         if -4096 <= low <= -900 and 150 <= high <= 32767:
             return _of_ct(values)
         shown = values[values > low] if float((values == low).double().mean()) > 0.05 else values

@@ -1,5 +1,6 @@
 """`impactreg convert-transform`, and what it writes in other verbs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from impactreg.cli import main
 from impactreg.components.transforms.files import read_transform
-from impactreg.images import Image, read_points, write_image, write_points
+from impactreg.images import Image, read_image, read_points, write_image, write_points
 from impactreg.parameters import ParameterMap
 
 Capture = pytest.CaptureFixture[str]
@@ -86,3 +87,37 @@ def test_a_registration_starts_from_a_displacement_field(folder: Path) -> None:
     out = folder / "out"
     assert main([*flags, "-t0", str(folder / "field.nii.gz"), "-out", str(out), "--engine", "torch"]) == 0
     assert torch.allclose(moved(out / "TransformParameters.0.txt"), POINTS + SHIFT, atol=1e-5)
+
+
+def test_what_was_made_without_directions_is_written_for_images_as_they_lie(folder: Path, capsys: Capture) -> None:
+    content = ParameterMap.read(folder / "shift.txt").replace({"UseDirectionCosines": "false"})
+    content.write(folder / "straight.txt")
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    for name in ("fixed", "moving"):
+        image = read_image(folder / f"{name}.nii.gz")
+        grid = replace(image.grid, direction=tuple(map(tuple, turn.tolist())))
+        write_image(Image(image.data, grid), folder / f"t{name}.nii.gz")
+    images = ["--reference", "tfixed.nii.gz", "--moving", "tmoving.nii.gz"]
+    assert convert(folder, "straight.txt", "field.nii.gz", "--reference", "tfixed.nii.gz") == 1
+    assert "give the images that it belongs to by --reference and --moving" in capsys.readouterr().err
+    assert convert(folder, "straight.txt", "field.nii.gz", *images) == 0
+    assert convert(folder, "straight.txt", "disp.npz", *images) == 0
+    assert convert(folder, "straight.txt", "field.h5", *images) == 1
+    assert "write a displacement field (.nii.gz)" in capsys.readouterr().err
+    assert convert(folder, "straight.txt", "plain.tfm", "--reference", "fixed.nii.gz", "--moving", "moving.nii.gz") == 0
+    assert torch.allclose(moved(folder / "plain.tfm"), POINTS + SHIFT)
+    there = torch.tensor(turn) @ SHIFT
+    turned = torch.tensor(turn) @ POINTS.T
+    assert torch.allclose(read_transform(folder / "field.nii.gz")(turned.T), turned.T + there, atol=1e-5)
+    voxels = np.load(folder / "disp.npz")["arr_0"][3, 4, 5]
+    expected = (POINTS[0] + SHIFT) / torch.tensor([2.0, 1.0, 1.0]) - POINTS[0]
+    assert voxels == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_the_grid_of_a_parameter_file_comes_before_that_of_a_field(folder: Path) -> None:
+    assert convert(folder, "shift.txt", "field.nii.gz") == 0
+    keys = {"Transform": "DeformationFieldTransform", "DeformationFieldFileName": str(folder / "field.nii.gz")}
+    grid = {"Size": [6, 5, 4], "Spacing": [2] * 3, "Origin": [1] * 3, "Direction": np.eye(3).reshape(-1)}
+    ParameterMap.from_dict({**keys, **grid, "DeformationFieldInterpolationOrder": 1}).write(folder / "file.txt")
+    assert convert(folder, "file.txt", "other.nii.gz") == 0
+    assert read_image(folder / "other.nii.gz").grid.size == (6, 5, 4)

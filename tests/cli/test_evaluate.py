@@ -103,6 +103,20 @@ def test_a_task_has_a_row_for_each_case(tmp_path: Path, capsys: Capture) -> None
     assert "0001_0000<--0001_0001" in told
 
 
+def test_names_are_no_markup(tmp_path: Path, capsys: Capture) -> None:
+    for folder in ("imagesTr", "fields"):
+        (tmp_path / folder).mkdir()
+    images = [f"./imagesTr/Task_0001_000{k}.nii.gz" for k in (0, 1)]
+    np.savez(tmp_path / "fields" / "disp_0001_0001.npz", np.zeros((8, 7, 6, 3), np.float32))
+    methods = [{"name": "[/red] :smile:", "metric": "sdlogj"}]
+    pairs = [{"fixed": images[0], "moving": images[1]}]
+    content = {"task_name": "Task", "evaluation_methods": methods, "eval_pairs": pairs}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    flags = ["--dataset", str(tmp_path / "config.json"), "--fields", str(tmp_path / "fields")]
+    assert main(["evaluate", *flags]) == 0
+    assert "[/red] :smile:" in capsys.readouterr().out
+
+
 def test_help_needs_nothing_heavy() -> None:
     code = "import sys; from impactreg.cli import main; main(['evaluate', '--help']); "
     code += "main(['convert-transform', '--help']); "

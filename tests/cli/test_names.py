@@ -47,6 +47,56 @@ def test_the_ending_must_be_one_that_can_be_written(tmp_path: Path) -> None:
         Names.of("a.png", None, tmp_path, IMAGES)
     with pytest.raises(UsageError, match=r"--transform-name a.xyz: a name is needed"):
         Names.of(None, "a.xyz", tmp_path, IMAGES)
+    with pytest.raises(UsageError, match=r"--transform-name a.npz: a name is needed"):
+        Names.of(None, "a.npz", tmp_path, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("image", "transform", "told"),
+    [
+        ("a.nii.gz", "a.nii.gz", "a.nii.gz cannot be both"),
+        ("result.0.nii.gz", None, "the registration has a file of this name"),
+        (None, "TransformParameters.1.txt", "the registration has a file of this name"),
+    ],
+)
+def test_one_file_is_one_thing(tmp_path: Path, image: str | None, transform: str | None, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        Names.of(image, transform, tmp_path, IMAGES)
+    assert Names.of("anat/result.0.nii", "field.nii", tmp_path, IMAGES).image == tmp_path / "anat" / "result.0.nii"
+
+
+@pytest.mark.parametrize(
+    ("flags", "keys", "code", "told"),
+    [
+        (["--image-name", "a.png"], {}, 2, "--image-name a.png: a name is needed that ends in .nii.gz"),
+        (["--transform-name", "{moving[sub]}.h5"], {}, 2, "the name moving has no sub-"),
+        (["--image-name", "a.nii"], {"WriteResultImage": False}, 1, 'map.txt says (WriteResultImage "false")'),
+        (["--transform-name", "a.h5"], {"UseDirectionCosines": False}, 1, "says (UseDirectionCosines"),
+    ],
+)
+def test_names_are_looked_at_before_anything_runs(
+    tmp_path: Path,
+    pair: tuple[str, str],
+    write_map: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    keys: dict[str, object],
+    code: int,
+    told: str,
+) -> None:
+    words = ["-f", pair[0], "-m", pair[1], "-p", str(write_map(**keys)), "--engine", "torch", *flags]
+    for more in (["--check"], ["-out", str(tmp_path / "out")]):
+        assert main([*words, *more]) == code
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_field_is_written_where_no_result_image_is(
+    tmp_path: Path, pair: tuple[str, str], write_map: Callable[..., Path]
+) -> None:
+    words = ["-f", pair[0], "-m", pair[1], "-p", str(write_map(WriteResultImage=False)), "--engine", "torch"]
+    assert main([*words, "-out", str(tmp_path / "out"), "--transform-name", "field.nii.gz"]) == 0
+    assert read_image(tmp_path / "out" / "field.nii.gz").grid.same_as(read_image(pair[0]).grid)
 
 
 def test_results_are_written_under_these_names_too(

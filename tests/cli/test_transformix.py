@@ -41,3 +41,19 @@ def test_the_inverse_takes_moving_points_back(pair: tuple[str, str], shift: Path
 def test_the_inverse_needs_the_moving_image(shift: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["transformix", "-tp", str(shift), "-def", "all", "-out", str(tmp_path / "out"), "--inverse"]) == 1
     assert "give that image as reference (--reference)" in capsys.readouterr().err
+
+
+def test_a_displacement_field_needs_no_reference(pair: tuple[str, str], shift: Path, tmp_path: Path) -> None:
+    field = tmp_path / "field.nii.gz"
+    assert main(["convert-transform", "-tp", str(shift), "-out", str(field)]) == 0
+    for name, transform in (("a", shift), ("b", field)):
+        words = ["transformix", "-tp", str(transform), "-in", pair[1], "-def", "all", "-out", str(tmp_path / name)]
+        assert main(words) == 0
+    ours, expected = (read_image(tmp_path / name) for name in ("b/deformationField.mhd", "a/deformationField.nii.gz"))
+    assert ours.grid.same_as(expected.grid)
+    assert torch.allclose(ours.data, expected.data, atol=1e-5)
+
+
+def test_a_failure_leaves_no_output_folder(shift: Path, tmp_path: Path) -> None:
+    assert main(["transformix", "-tp", str(shift), "-in", "none.nii", "-out", str(tmp_path / "new" / "out")]) == 1
+    assert not (tmp_path / "new").exists()

@@ -124,6 +124,21 @@ BAD: dict[str, tuple[type[ImpactregError], dict[str, object], str]] = {
         {"fixed_labels": ball(FIXED, (13, 17, 19), 1), "moving_labels": ball(MOVING, (13, 17, 19), 2)},
         "no label is in both label images",
     ),
+    "no landmarks": (
+        PointsError,
+        {"fixed_points": torch.zeros(0, 3), "moving_points": torch.zeros(0, 3)},
+        "there are no landmarks",
+    ),
+    "a mask in 2D": (
+        ImageError,
+        {"transform": shift(), "fixed": FIXED, "fixed_mask": Image.of(torch.ones(4, 4))},
+        "fixed mask: it is 2D, but the transform is 3D",
+    ),
+    "an inverse in 2D": (
+        TransformError,
+        {"transform": shift(), "inverse": np.eye(3), "fixed": FIXED, "moving": MOVING},
+        "the transform is 3D, but the inverse 2D",
+    ),
     "an image in 2D": (TransformError, {"transform": shift(), "fixed": Grid.of((4, 4))}, "3D, but the fixed image 2D"),
     "an inverse alone": (TransformError, {"inverse": shift(), **points()}, "is compared with its transform"),
     "no moving grid": (

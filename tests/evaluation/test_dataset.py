@@ -14,6 +14,7 @@ from impactreg.errors import ImageError, PointsError, TransformError
 from impactreg.evaluation import evaluate_dataset
 from impactreg.evaluation.table import content_of, rows_of, write_results
 from impactreg.evaluation.task import Pair, Task
+from impactreg.parameters import ParameterMap
 
 SHAPE = (14, 12, 15)
 AFFINE = np.array([[-1.5, 0, 0, 9], [0, -1.25, 0, 8], [0, 0, 2.0, -7], [0, 0, 0, 1]])
@@ -143,6 +144,56 @@ def test_missing_files_are_told(task: Path) -> None:
         evaluate_dataset(task / "nowhere.json", task / "fields")
     (task / "config.json").write_text("[1")
     with pytest.raises(ImageError, match="this is no JSON file"):
+        evaluate_dataset(task / "config.json", task / "fields")
+
+
+def shift(path: Path, voxels: int, **keys: object) -> None:
+    """Writes a translation by some voxels along the first axis."""
+    path.parent.mkdir(exist_ok=True)
+    content = {"Transform": "TranslationTransform", "TransformParameters": [1.5 * voxels, 0, 0], **keys}
+    ParameterMap.from_dict(content).write(path)
+
+
+def constant(voxels: int) -> np.ndarray:
+    """The field of such a translation."""
+    return np.broadcast_to(np.array([voxels, 0, 0], np.float32), (*SHAPE, 3))
+
+
+def test_transform_files_and_output_folders_serve_as_fields(task: Path) -> None:
+    save(constant(2), task / "fields" / "disp_0001_0001.nii.gz")
+    np.savez(task / "fields" / "disp_0002_0000_0002_0001.npz", constant(-1))
+    expected = evaluate_dataset(task / "config.json", task / "fields")
+    shift(task / "transforms" / "disp_0001_0001.txt", 2)
+    folder = task / "transforms" / "disp_0002_0002"
+    folder.mkdir()
+    shift(folder / "TransformParameters.2.txt", 7)
+    shift(folder / "TransformParameters.10.txt", -1)
+    shift(folder / "TransformParameters.10.R3.txt", 5)
+    found = evaluate_dataset(task / "config.json", task / "transforms")
+    for case, figures in expected.cases.items():
+        for name, figure in figures.items():
+            assert found.cases[case][name].detailed == pytest.approx(figure.detailed, abs=1e-6), name
+
+
+def test_transforms_are_taken_in_the_frame_they_were_made_in(task: Path) -> None:
+    for modality in ("0000", "0001"):
+        image = nibabel.load(task / "imagesTr" / f"Task_0001_{modality}.nii.gz")
+        turned = nibabel.Nifti1Image(np.asarray(image.dataobj), np.abs(AFFINE))
+        turned.to_filename(task / "imagesTr" / f"Task_0001_{modality}.nii.gz")
+    save(constant(2), task / "fields" / "disp_0001_0001.nii.gz")
+    expected = evaluate_dataset(task / "config.json", task / "fields").cases["0001_0000<--0001_0001"]
+    (task / "fields" / "disp_0001_0001.nii.gz").unlink()
+    for directions, is_same in (("false", True), ("true", False)):
+        shift(task / "fields" / "disp_0001_0001.txt", 2, UseDirectionCosines=directions)
+        found = evaluate_dataset(task / "config.json", task / "fields").cases["0001_0000<--0001_0001"]
+        assert (found["TRE_lm"].mean == pytest.approx(expected["TRE_lm"].mean, abs=1e-6)) is is_same
+
+
+def test_a_transform_that_is_no_field_of_3d_is_told(task: Path) -> None:
+    (task / "fields" / "disp_0001_0001.nii.gz").unlink()
+    keys = {"Transform": "TranslationTransform", "TransformParameters": [1, 2]}
+    ParameterMap.from_dict(keys).write(task / "fields" / "disp_0001_0001.txt")
+    with pytest.raises(TransformError, match=r"disp_0001_0001.txt: the transform is 2D, but Learn2Reg's images are 3D"):
         evaluate_dataset(task / "config.json", task / "fields")
 
 

@@ -297,6 +297,57 @@ def test_maps_chains_and_transforms_in_memory_will_do(flat, shift_file):
         )
 
 
+def test_a_displacement_field_has_a_grid_of_its_own(flat, tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    field, moving = flat.field(1).field, flat.image()
+    path = tmp_path / "field.nii.gz"
+    write_image(field, path)
+    found = transformix(path, image=moving, points="all")
+    assert found.image.grid.same_as(field.grid)
+    assert torch.allclose(found.deformation_field.data, read_image(path).data, atol=1e-5)
+    there, image = (
+        sitk.GetImageFromArray(values.numpy().astype(float), isVector=is_vector)
+        for values, is_vector in ((field.data.movedim(0, -1), True), (moving.scalar, False))
+    )
+    for each, grid in ((there, field.grid), (image, moving.grid)):
+        each.SetSpacing(grid.spacing)
+        each.SetOrigin(grid.origin)
+        each.SetDirection(np.array(grid.direction).reshape(-1).tolist())
+    transform = sitk.DisplacementFieldTransform(sitk.Image(there))
+    theirs = sitk.GetArrayFromImage(sitk.Resample(image, there, transform, sitk.sitkBSpline, 0.0, sitk.sitkFloat64))
+    inside = sitk.GetArrayFromImage(sitk.Resample(image * 0 + 1, there, transform, sitk.sitkLinear, 0.0)) == 1
+    assert inside.mean() > 0.3
+    assert np.abs(found.image.scalar.numpy() - theirs)[inside].max() < 1e-3
+    assert transformix(path, image=moving, reference=flat.fixed).image.grid == flat.fixed
+    assert transformix(DeformationFieldTransform(field), jacobian=True).jacobian.grid == field.grid
+
+
+def test_points_may_be_an_array(flat, shift_file):
+    rows = [[1.0, 2.0], [3.0, 4.0]]
+    expected = transformix(shift_file, points=PointSet(numbers(*rows))).points.points
+    for given in (np.array(rows), np.array(rows, np.float32), rows, numbers(*rows)):
+        assert torch.equal(transformix(shift_file, points=given).points.points, expected)
+
+
+def test_a_field_behind_another_transform_needs_a_reference(flat):
+    with pytest.raises(TransformError, match=r"give that image as reference \(--reference\)"):
+        transformix(Combination(flat.field(1), flat.euler()), points="all")
+
+
+def test_a_failure_leaves_no_folder_that_was_not_there(flat, shift_file, tmp_path):
+    new, kept = tmp_path / "new" / "deep", tmp_path / "kept"
+    kept.mkdir()
+    for folder in (new, kept, kept / "inner"):
+        with pytest.raises(ImageError, match="no such file"):
+            transformix(shift_file, image=tmp_path / "none.nii", output_directory=folder)
+    assert kept.is_dir()
+    assert not any(kept.iterdir())
+    assert not new.parent.exists()
+    with pytest.raises(ImageError, match="no such file"):
+        transformix(shift_file, image=tmp_path / "none.nii", output_directory=tmp_path)
+    assert shift_file.exists()
+
+
 def test_without_direction_cosines_everything_is_on_the_original_grid(flat, tmp_path):
     path = write(Combination(flat.translation()), tmp_path, flat.fixed, UseDirectionCosines=False)
     found = transformix(path, image=flat.image(), points="all", jacobian=True)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import html
 import json
+import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +18,7 @@ import torch
 from impactreg.errors import ImageError, MissingExtra, OutputError
 from impactreg.images import Image
 from impactreg.report import NAME, write_report
+from impactreg.report.verdict import Number
 
 SECTIONS = ("verdict", "pictures", "deformation", "features", "optimisation", "settings")
 VOID = {"meta", "link", "input", "line", "path", "br"}
@@ -115,14 +119,14 @@ def test_given_numbers_are_on_the_page(finished: Path) -> None:
     assert "0.875" in page
 
 
-def test_lost_images_are_told_with_what_to_give(finished: Path, tmp_path: Path) -> None:
+def test_lost_images_are_told_with_what_to_give(finished: Path, pair: Path, tmp_path: Path) -> None:
     folder = tmp_path / "moved"
     shutil.copytree(finished, folder)
     log = (folder / "elastix.log").read_text(encoding="utf-8")
     (folder / "elastix.log").write_text(log.replace("moving.nii.gz", "gone.nii.gz"), encoding="utf-8")
     page = write_report(folder).read_text(encoding="utf-8")
     assert "Not found: the moving image (" in page
-    assert f"impactreg report {folder} -f fixed.nii.gz -m MOVING" in page
+    assert f"impactreg report {folder} -f {pair / 'fixed.nii.gz'} -m MOVING" in page
     assert Page(page).with_tag("canvas")
 
 
@@ -144,13 +148,14 @@ def test_a_2d_pair_has_one_plane_and_no_slider(made_up: Callable[..., Path]) -> 
     "values",
     [
         torch.full((8, 9, 10), 7.0),
+        torch.full((8, 9, 10), 1e30),
         torch.full((8, 9, 10), float("nan")),
         torch.rand(8, 9, 10).masked_fill(torch.rand(8, 9, 10) > 0.5, float("inf")),
         torch.rand(8, 9, 10) * 1e30,
         torch.randint(-1024, 3000, (8, 9, 10), dtype=torch.int16),
         torch.rand(1, 9, 10),
     ],
-    ids=["constant", "no-number", "infinite", "huge", "ct", "one-slice"],
+    ids=["constant", "huge-constant", "no-number", "infinite", "huge", "ct", "one-slice"],
 )
 def test_images_of_any_contents_can_be_shown(made_up: Callable[..., Path], values: torch.Tensor) -> None:
     image = Image.of(values)
@@ -168,6 +173,52 @@ def test_names_are_escaped(made_up: Callable[..., Path], tmp_path: Path) -> None
     image = Image.of(torch.rand(8, 9, 10))
     page = write_report(made_up(image), fixed=image, moving=image, numbers={"</script><b>": 1.0}).read_text("utf-8")
     assert "<b>" not in page
+
+
+HOSTILE = "<img src=x onerror=alert(1)> $(id);'\""
+
+
+def test_names_in_files_and_logs_are_escaped(pair: Path, made_up: Callable[..., Path], tmp_path: Path) -> None:
+    image = Image.of(torch.rand(8, 9, 10))
+    made = made_up(image)
+    folder = made.rename(made.with_name(HOSTILE))
+    shutil.copy(pair / "fixed.nii.gz", folder / f"{HOSTILE}.nii.gz")
+    (folder / "elastix.log").write_text(
+        f"impactreg {HOSTILE}\ncommand line: impactreg -f {shlex.quote(HOSTILE)}.nii.gz -m {shlex.quote(HOSTILE)}gone\n"
+        f'device: {HOSTILE}\n\nparameter map {HOSTILE}:\n(Metric "{HOSTILE[:-1]}")\n'
+        f"({HOSTILE.split()[0][1:]} 1)\nStopping condition: {HOSTILE}\nThe transform is saved in {HOSTILE}\n",
+        encoding="utf-8",
+    )
+    (folder / "IterationInfo.0.R0.txt").write_text(f"1:ItNr\t2:Metric{HOSTILE}\t2:Metric\n0\t1\t2\n1\t1\t1\n")
+    (folder / "evaluation.csv").write_text(f"case,measure,label,before,after\n,TRE mean,,{HOSTILE},1\n")
+    numbers: dict[str, Number] = {HOSTILE: HOSTILE}
+    text = write_report(folder, numbers=numbers).read_text("utf-8")
+    assert not Page(text).with_tag("img")
+    assert not any(key.startswith("on") for _, attributes in Page(text).elements for key in attributes)
+    advice = html.unescape(text.split('<pre id="advice">')[1].split("</pre>")[0])
+    words = ["impactreg", "report", str(folder), "-f", str(folder / f"{HOSTILE}.nii.gz"), "-m", "MOVING"]
+    assert shlex.split(advice) == words
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_names_that_are_no_text_are_shown_as_far_as_they_are(made_up: Callable[..., Path]) -> None:
+    image = Image.of(torch.rand(8, 9, 10))
+    made = made_up(image)
+    folder = made.rename(os.fsdecode(os.fsencode(made.parent) + b"/caf\xe9"))
+    assert "caf?" in write_report(folder, fixed=image, moving=image).read_text("utf-8")
+
+
+def test_sides_are_those_of_the_patient_without_direction_cosines(made_up: Callable[..., Path]) -> None:
+    image = Image.of(torch.rand(8, 9, 10), direction=[[-1, 0, 0], [0, 0, 1], [0, 1, 0]], origin=(5, 6, 70))
+    folder = made_up(image)
+    first = write_report(folder, fixed=image, moving=image).read_text(encoding="utf-8")
+    file = folder / "TransformParameters.0.txt"
+    file.write_text(file.read_text().replace('Cosines "true"', 'Cosines "false"').replace("s 1 2 0", "s -1 0 2"))
+    second = write_report(folder, fixed=image, moving=image).read_text(encoding="utf-8")
+    letters = [re.findall(r'class="edge (\w+)" aria-hidden="true">(\w)<', page) for page in (first, second)]
+    assert letters[0] == letters[1]
+    for before, after in zip(data_of(first)["planes"], data_of(second)["planes"], strict=True):
+        assert before == after
 
 
 def test_a_folder_without_a_registration_is_refused(tmp_path: Path) -> None:

@@ -51,3 +51,15 @@ def test_a_table_gets_its_columns_and_what_is_missing_is_no_number() -> None:
 def test_a_folder_without_a_transform_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="give the output folder"):
         RunFolder.read(tmp_path)
+
+
+def test_places_that_cannot_be_looked_into_hold_nothing(tmp_path: Path) -> None:
+    (tmp_path / "TransformParameters.0.txt").write_text('(Transform "EulerTransform")\n', encoding="utf-8")
+    long = "x" * 5000
+    (tmp_path / "elastix.log").write_text(
+        f"impactreg 0.1.0\ncommand line: impactreg -f {long} -m a\0b --models {long}\n\n", encoding="utf-8"
+    )
+    run = RunFolder.read(tmp_path)
+    assert run.located("-f") is None
+    assert run.located("-m") is None
+    assert run.model_folders() == ()

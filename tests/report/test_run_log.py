@@ -54,6 +54,13 @@ def test_our_log_tells_facts_maps_and_reasons_to_stop(tmp_path: Path) -> None:
     assert log.seconds == 72.6
 
 
+def test_the_head_of_our_log_tells_maps_where_messages_are_few(tmp_path: Path) -> None:
+    log = read(tmp_path, OURS.partition("parameter map")[0])
+    assert [each.get("Metric") for each in log.parameter_maps] == [("Other",)]
+    assert log.parameter_maps[0].source == Path("/maps/rigid.txt")
+    assert log.parameter_maps[0].name == "/maps/rigid.txt"
+
+
 def test_flags_are_found_in_the_command_line(tmp_path: Path) -> None:
     log = read(tmp_path, OURS)
     assert log.given("-f") == ("my fixed.nii",)

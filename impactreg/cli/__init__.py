@@ -85,7 +85,9 @@ def _leave_at_once(code: int) -> NoReturn:
 
 def _how_to_go_on(arguments: Sequence[str]) -> str:
     """A registration with an output folder can be taken up again."""
-    return "; add --resume to go on" if "-out" in arguments and "-f" in arguments else ""
+    if _verb(arguments)[0] != "register" or "-out" not in arguments or "--check" in arguments:
+        return ""
+    return "; run the same command to go on" if "--resume" in arguments else "; add --resume to go on"
 
 
 def _one_line(error: Exception) -> str:

@@ -142,7 +142,8 @@ def numbered(options: argparse.Namespace, name: str) -> list[str]:
     if any(len(files) > 1 for files in given.values()):
         raise UsageError(f"{flag}: one file for each number: {flag} is the same as {flag}0")
     if sorted(given) != list(range(len(given))):
-        raise UsageError(f"{flag}{min(set(range(len(given))) - set(given))} is missing")
+        first = min(set(range(len(given))) - set(given))
+        raise UsageError(f"{flag}{first} is missing; number the files from 0 on, without a gap")
     return [given[number][0] for number in sorted(given)]
 
 

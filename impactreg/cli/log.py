@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from impactreg.cli.arguments import version
 from impactreg.cli.console import LEVELS, package
-from impactreg.errors import OutputError
+from impactreg.registration.logs import opened
 
 if TYPE_CHECKING:
     from impactreg.parameters import ParameterMap
@@ -25,7 +25,7 @@ class LogFile(MemoryHandler):
 
     def __init__(self, path: Path, header: str, *, more: bool = False) -> None:
         super().__init__(capacity=0)
-        self._mode = "a" if more else "w"
+        self._more = more
         self._path = path
         self._header = header
 
@@ -38,13 +38,7 @@ class LogFile(MemoryHandler):
         """Starts the file; raises `OutputError` where it cannot be written."""
         if self.target is not None:
             return
-        try:
-            file = logging.FileHandler(self._path, mode=self._mode, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"{self._path}: cannot be written: {error.strerror or error}; choose another folder"
-            ) from error
-        file.setFormatter(logging.Formatter("%(message)s"))
+        file = opened(self._path, more=self._more)
         file.handle(logging.makeLogRecord({"msg": self._header, "levelno": logging.INFO}))
         self.setTarget(file)
         self.flush()

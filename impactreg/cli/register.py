@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Inputs = dict[str, Any]
-FIRST = ("rigid", "mind-bspline")
-"""What is run where no parameter map is named; in 2D the second one ends in `-2d`."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -31,7 +29,7 @@ def run(arguments: Sequence[str]) -> None:
     if options.output is None and not options.check:
         parser().error("the following arguments are required: -out")
     inputs = _inputs(options)
-    with console(options.loglevel, len(options.parameters or FIRST)) as show:
+    with console(options.loglevel, len(options.parameters or _first_maps())) as show:
         logger.info("impactreg %s", version())
         sys.stdout.flush()
         if options.priority:
@@ -41,6 +39,13 @@ def run(arguments: Sequence[str]) -> None:
             _check(options, inputs)
         else:
             _register(options, inputs, arguments, show)
+
+
+def _first_maps() -> Sequence[str]:
+    """What is run where no parameter map is named; in 2D there are as many."""
+    from impactreg.parameters.presets import FIRST_MAPS
+
+    return FIRST_MAPS[3]
 
 
 def parser() -> Parser:
@@ -71,10 +76,10 @@ def _register(options: Namespace, inputs: Inputs, arguments: Sequence[str], show
 
     started = time.perf_counter()
     images = {name: numbered(options, name)[0] for name in ("fixed", "moving")}
-    names = Names.of(options.image_name, options.transform_name, options.output, images)
     if options.report:
         _check_report()
     maps = pipeline.as_maps(options.parameters, inputs["fixed"])
+    names = Names.asked(options, maps[-1])
     device = choose_device(options.device, maps, warn=False)
     header = log.header(arguments, _facts(maps, device, options.seed)) + "\n" + log.told_maps(maps) + "\n"
     with log.log_file(options.output / "elastix.log", header, options.loglevel, more=options.resume) as file:
@@ -133,9 +138,13 @@ def _begin_log(file: "LogFile", show: Show) -> Show:
 def _facts(maps: "Sequence[ParameterMap]", device: "torch.device", seed: int | None) -> dict[str, object]:
     import torch
 
+    from impactreg.parameters import RunSettings
+
     cuda = device.type == "cuda"
-    name = f" ({torch.cuda.get_device_name(device) if cuda else f'{torch.get_num_threads()} threads'})"
-    seeds = [each.first("RandomSeed", "121212") if seed is None else str(seed) for each in maps]
+    count = torch.get_num_threads()
+    threads = f"{count} thread{'s' * (count > 1)}"
+    name = f" ({torch.cuda.get_device_name(device) if cuda else threads})"
+    seeds = [str(RunSettings.read(each).random_seed if seed is None else seed) for each in maps]
     return {"device": f"{device}{name}", "random seeds": ", ".join(seeds)}
 
 
@@ -149,6 +158,7 @@ def _check(options: Namespace, inputs: Inputs) -> None:
         models=options.models,
         engine=options.engine,
     )
+    Names.asked(options, stages[-1].parameter_map)
     sys.stdout.write("".join(f"{told_plan(stage)}\n" for stage in stages))
     sys.stdout.write("Everything could be read. Nothing was registered, because of --check.\n")
 

@@ -1,6 +1,6 @@
 """Images and fields through a transform, piece by piece: warped images, deformation fields and spatial Jacobians."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from impactreg.images.image import Image
 
 VOXELS_AT_ONCE = 1 << 13
 """Voxels that are worked on together: the control points gathered for a cubic B-spline in 3D then fill 13 MB."""
+PLANES_AT_ONCE = 16
+"""Planes of voxels between which differences are taken together."""
 
 
 def warp(
@@ -69,11 +71,24 @@ def jacobians(transform: PointMap, points: Points) -> Float[Tensor, "points dim 
 
 def determinants(matrices: Float[Tensor, "points dim dim"]) -> Float[Tensor, " points"]:
     """The determinants of many small matrices, written out since that is many times faster than a factorisation."""
-    a, b = matrices[:, 0], matrices[:, 1]
-    if matrices.shape[1] == 2:
-        return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    cross: Tensor = torch.linalg.cross(a, b)
-    return (cross * matrices[:, 2]).sum(dim=1)
+    return _determinant([row.unbind(1) for row in matrices.unbind(1)])
+
+
+def determinants_by_differences(
+    field: Image, dtype: torch.dtype = torch.float64
+) -> Iterator[Float[Tensor, "planes *plane"]]:
+    """det(1 + du/dx) of displacements u(x) in mm along the world axes (LPS), a channel for each axis: some planes of
+    voxels at a time, in their order.
+
+    Differences are central ones between neighbouring voxels and one-sided at the border, as those of
+    `itk::DisplacementFieldTransform`; along an axis of one voxel nothing changes.
+    """
+    last = field.data.shape[1]
+    for start in range(0, last, PLANES_AT_ONCE):
+        stop = min(start + PLANES_AT_ONCE, last)
+        low, high = max(0, start - 1), min(last, stop + 1)
+        near = _by_differences(field.data[:, low:high].to(dtype), field.grid)
+        yield near[start - low : stop - low]
 
 
 def in_voxels(
@@ -81,12 +96,12 @@ def in_voxels(
 ) -> Image:
     """An image whose voxels are `values` [points, channel] at their world points."""
     data = torch.empty(channels, grid.number_of_voxels, dtype=dtype, device=device)
-    for piece, points in _pieces(grid, device):
+    for piece, points in pieces(grid, device):
         data[:, piece] = values(points).detach().T.to(dtype)
     return Image(data.reshape(channels, *grid.shape), grid)
 
 
-def _pieces(grid: Grid, device: torch.device) -> Iterator[tuple[slice, Points]]:
+def pieces(grid: Grid, device: torch.device) -> Iterator[tuple[slice, Points]]:
     """The voxels of a grid in raster order, some at a time, with their world points."""
     total = grid.number_of_voxels
     for first in range(0, total, VOXELS_AT_ONCE):
@@ -97,3 +112,28 @@ def _pieces(grid: Grid, device: torch.device) -> Iterator[tuple[slice, Points]]:
             rest = rest // n
         points = grid.index_to_world(torch.stack(index, dim=1).to(torch.float64))
         yield slice(first, first + len(points)), points
+
+
+def _by_differences(displacements: Float[Tensor, "dim *space"], grid: Grid) -> Float[Tensor, "*space"]:
+    n, per_mm = grid.dimension, grid.inverse_matrix.tolist()
+    rows = []
+    for i, along in enumerate(displacements):
+        steps = [_differences(along, n - 1 - axis) for axis in range(n)]
+        # d u_i / d world_j: the sum over index axes k of d u_i / d index_k times d index_k / d world_j
+        row = [sum((step * per_mm[k][j] for k, step in enumerate(steps)), start=along.new_zeros(())) for j in range(n)]
+        row[i] = row[i] + 1
+        rows.append(row)
+    return _determinant(rows)
+
+
+def _differences(values: Float[Tensor, "*space"], axis: int) -> Float[Tensor, "*space"]:
+    return torch.gradient(values, dim=axis)[0] if values.shape[axis] > 1 else torch.zeros_like(values)
+
+
+def _determinant(rows: Sequence[Sequence[Tensor]]) -> Tensor:
+    """From the elements of matrices, element by element."""
+    a, b, *c = rows
+    if not c:
+        return a[0] * b[1] - a[1] * b[0]
+    x, y, z = (a[j] * b[k] - a[k] * b[j] for j, k in ((1, 2), (2, 0), (0, 1)))
+    return x * c[0][0] + y * c[0][1] + z * c[0][2]

@@ -21,7 +21,8 @@ Gridded = TypeVar("Gridded", Image, Mask)
 class Further:
     """The images and masks of a registration of several, beyond the first ones: those of `-f1`, `-m1` and so on.
 
-    `fixed_points` and `moving_points` are corresponding world points (mm), where they were given (`-fp`, `-mp`).
+    `fixed_points` and `moving_points` are corresponding world points (mm), where they were given (`-fp`, `-mp`);
+    `indexed` tells of each whether they were given as voxels of the first image.
     """
 
     fixed: tuple[Image, ...] = ()
@@ -30,6 +31,7 @@ class Further:
     moving_masks: tuple[Mask, ...] = ()
     fixed_points: Float[Tensor, "fixed_points dim"] | None = None
     moving_points: Float[Tensor, "moving_points dim"] | None = None
+    indexed: tuple[bool, ...] = (False, False)
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,22 @@ class Case:
                 tuple(each.to(device) for each in further.moving_masks),
                 fixed_points,
                 moving_points,
+                further.indexed,
             ),
         )
 
     def without_direction(self) -> "Case":
         """The case as `(UseDirectionCosines "false")` sees it: every grid along the world's axes."""
+        grids, indexed = (self.fixed.grid, self.moving.grid), self.further.indexed
+        points = self.further.fixed_points, self.further.moving_points
+        fixed_points, moving_points = (
+            grid.without_direction().index_to_world(grid.world_to_index(each)) if each is not None and voxels else each
+            for each, grid, voxels in zip(points, grids, indexed, strict=True)
+        )
         further = replace(
             self.further,
+            fixed_points=fixed_points,
+            moving_points=moving_points,
             fixed=tuple(map(_straight, self.further.fixed)),
             moving=tuple(map(_straight, self.further.moving)),
             fixed_masks=tuple(map(_straight, self.further.fixed_masks)),

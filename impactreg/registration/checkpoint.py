@@ -4,7 +4,6 @@ The file is there while a run is under way, and left behind by one that was inte
 not at all, and holds tensors, numbers and texts alone (it is read with `weights_only`).
 """
 
-import hashlib
 import io
 import pickle
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from impactreg.components.transforms.transform import Combination
 from impactreg.errors import OutputError
 from impactreg.images.whole import whole_file
 from impactreg.parameters import ParameterMap
-from impactreg.registration.case import Case, StageResult
+from impactreg.registration.case import StageResult
 
 FILE = "checkpoint.pt"
 State = Mapping[str, Any]
@@ -55,7 +54,7 @@ class Checkpoint:
         is of another run.
         """
         if directory is None:
-            raise OutputError("to resume a run its output folder is needed")
+            raise OutputError("to resume a run its output folder is needed: give it as output_directory (-out)")
         path = directory / FILE
         if not path.is_file():
             raise OutputError(f"{path}: there is none, so no run was interrupted in this folder; run without resuming")
@@ -66,8 +65,8 @@ class Checkpoint:
             raise OutputError(f"{path}: cannot be read; run without resuming") from None
         if made.run != run:
             raise OutputError(
-                f"{path}: the run that was interrupted here had other images, parameters, seed or version; "
-                "give what it was given, or run without resuming"
+                f"{path}: the run that was interrupted here had another initial transform, or other images, "
+                "parameters, seed or version; give what it was given, or run without resuming"
             )
         return made
 
@@ -97,6 +96,13 @@ class Checkpoint:
         tables = tuple(tuple(rows) for rows in found["tables"])
         return StageResult(on_top(content, None if found["alone"] else initial), tables, tuple(found["reasons"]))
 
+    def kept_after(self, error: OutputError) -> OutputError:
+        """The error of a result that could not be written, which says so where the work until then is kept."""
+        if self.directory is None or not (self.stages or self.states):
+            self.remove()
+            return error
+        return OutputError(f"{error}; what was done until then is kept: once there is room, resume (--resume) to go on")
+
     def remove(self) -> None:
         """The run has ended."""
         if self.directory is not None:
@@ -117,17 +123,3 @@ class Checkpoint:
 def plain_tables(tables: Iterable[Iterable[Row]]) -> list[list[dict[str, float | str]]]:
     """Tables of iterations in Python's own types, which a `State` can hold."""
     return [[{k: v if isinstance(v, (int, str)) else float(v) for k, v in row.items()} for row in t] for t in tables]
-
-
-def fingerprint(case: Case, maps: Iterable[ParameterMap], *others: object) -> str:
-    """A digest of images, masks, landmarks, parameter maps and whatever else tells runs apart by its `repr`."""
-    digest = hashlib.sha256()
-    images, masks = (*case.fixed_images, *case.moving_images), (*case.fixed_masks, *case.moving_masks)
-    for grid, values in [(i.grid, i.data) for i in images] + [(m.grid, m.inside) for m in masks]:
-        digest.update(repr(grid).encode() + values.cpu().contiguous().numpy().tobytes())
-    for points in (case.further.fixed_points, case.further.moving_points):
-        digest.update(b"" if points is None else points.cpu().numpy().tobytes())
-    for parameter_map in maps:
-        digest.update(parameter_map.text().encode())
-    digest.update(repr((torch.__version__, case.seed, case.device.type, *others)).encode())
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from impactreg.components.dense.features import Side, feature_images
 from impactreg.components.dense.folding import folding
 from impactreg.components.dense.onto_fixed import field_on_top, mask_seen_from, seen_from
 from impactreg.components.dense.search import Search
-from impactreg.components.optimizers.optimizer import Row
+from impactreg.components.optimizers.optimizer import STOPPED, Row
 from impactreg.components.transforms.displacement import DeformationFieldTransform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ModelError
@@ -33,7 +33,6 @@ from impactreg.registration.results import Recorder
 
 logger = logging.getLogger(__name__)
 DONE = "All passes of the coarse search are done"
-STOPPED = "The callback has stopped the registration"
 
 
 class ImpactCoarseRegistration(DenseRegistration, name="ImpactCoarseRegistration"):

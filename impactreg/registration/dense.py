@@ -36,8 +36,10 @@ class DenseRegistration(Registration):
         """Reads the settings for the images, of which there must be one pair."""
         self.read(case.fixed.dimension)
         if case.further.fixed or case.further.moving:
-            name = self.names[0]
-            raise ParameterError(f"{self.parameter_map.name}: {name} takes one fixed and one moving image")
+            where = self.parameter_map.where("Registration")
+            raise ParameterError(
+                f"{where}: {self.names[0]} takes one fixed and one moving image; give one of each (-f, -m)"
+            )
 
     def models(self, dimension: int, folders: Sequence[Path]) -> list[tuple[str, Path]]:
         """The models of both images in all resolutions."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from impactreg.components import resampling
 from impactreg.components.component import available
+from impactreg.components.optimizers.optimizer import STOPPED
 from impactreg.components.pyramids import ImagePyramid
 from impactreg.components.transforms.files import read_transform
 from impactreg.components.transforms.transform import Combination
@@ -22,7 +23,6 @@ from impactreg.parameters.settings import Unknown
 from impactreg.registration import elastix_keys, elastix_process
 from impactreg.registration.case import Case, StageResult, Watch
 from impactreg.registration.elastix_process import Tables
-from impactreg.registration.multi_resolution import STOPPED
 from impactreg.registration.results import Recorder
 
 logger = logging.getLogger(__name__)
@@ -250,7 +250,8 @@ def _collect(
     logger.debug("elastix.log of itk-elastix:\n%s", log)
     done = [level for level in range(len(tables.rows)) if (folder / f"TransformParameters.0.R{level}.txt").exists()]
     if not done:
-        raise RegistrationError(f"{tables.parameter_map.name}: itk-elastix ended without a result")
+        name = tables.parameter_map.name
+        raise RegistrationError(f"{name}: itk-elastix ended without a result; use the torch engine")
     for level in done:
         transform = _read(folder / f"TransformParameters.0.R{level}.txt", initial, case)
         for number, row in enumerate(tables.rows[level]):

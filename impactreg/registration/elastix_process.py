@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 POLL = 0.05
 """Seconds between two looks at elastix's tables."""
 
+_ELSEWHERE = "make room, or set TMPDIR to another folder"
 _SAYS_LITTLE = "One or more components|error occurred while creating|Error occurred during"
 
 
@@ -41,7 +42,9 @@ def folder() -> Iterator[Path]:
     try:
         temporary = TemporaryDirectory(prefix="impactreg-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise OutputError(f"no temporary folder can be made for itk-elastix: {error.strerror or error}") from error
+        raise OutputError(
+            f"no temporary folder can be made for itk-elastix: {error.strerror or error}; {_ELSEWHERE}"
+        ) from error
     with temporary as name:
         yield Path(name)
 
@@ -59,7 +62,7 @@ def write_job(folder: Path, case: Case, parameter_map: ParameterMap, initial: Co
         parameter_map.write(folder / "parameters.txt")
     except OSError as error:
         raise OutputError(
-            f"{folder}: the images for itk-elastix cannot be written: {error.strerror or error}"
+            f"{folder}: the images for itk-elastix cannot be written: {error.strerror or error}; {_ELSEWHERE}"
         ) from error
 
 
@@ -114,7 +117,7 @@ def follow(folder: Path, tables: Tables, watch: Watch | None) -> bool:
     """
     with (folder / "worker.log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, elastix_worker.__file__, str(folder)],
+            [sys.executable, "-P", elastix_worker.__file__, str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -197,7 +200,10 @@ def _failure(folder: Path, code: int, parameter_map: ParameterMap) -> Exception:
         return MissingExtra(f"itk-elastix cannot be imported ({_last_line(output)}): {advice}")
     if code < 0 or code > 128:
         signal = -code if code < 0 else code - 128
-        return RegistrationError(f"{parameter_map.name}: itk-elastix crashed (signal {signal}) {_last_resolution(log)}")
+        when = _last_resolution(log)
+        return RegistrationError(
+            f"{parameter_map.name}: itk-elastix crashed (signal {signal}) {when}; use the torch engine"
+        )
     reason = _reason(log) or _reason(output) or _last_line(output)
     named = re.search(r'parameter "(\w+)"', reason)
     where = parameter_map.where(named[1]) if named else parameter_map.name

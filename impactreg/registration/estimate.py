@@ -44,13 +44,10 @@ class Estimate:
 
 def of_loop(parameter_map: ParameterMap, case: Case, levels: int, engine: str = "torch") -> Estimate:
     """The estimate for a registration by elastix's loop, here or in elastix itself."""
-    seconds: float | None = START[engine]
-    size = max(_level(parameter_map, case, level)[1] for level in range(levels))
-    for level in range(levels):
-        taken = _level(parameter_map, case, level)[0]
-        seconds = None if seconds is None or taken is None else seconds + taken
+    times, sizes = zip(*(_level(parameter_map, case, level) for level in range(levels)), strict=True)
+    known = [seconds for seconds in times if seconds is not None]
     voxels = prod(case.fixed.grid.size) + prod(case.moving.grid.size)
-    return Estimate(seconds, PROGRAM + VOXEL * voxels + size)
+    return Estimate(START[engine] + sum(known) if len(known) == levels else None, PROGRAM + VOXEL * voxels + max(sizes))
 
 
 def _level(parameter_map: ParameterMap, case: Case, level: int) -> tuple[float | None, float]:

@@ -167,4 +167,6 @@ class _Run:
             return None
         self.generator.set_state(kept["generator"])
         self.tables = [list(rows) for rows in kept["tables"]]
-        return State.of(kept, self.settings, self.case.device)
+        state = State.of(kept, self.settings, self.case.device)
+        self.recorder.go_on_after(self.tables[state.level])
+        return state

@@ -23,22 +23,26 @@ def log_file(directory: Path | None, name: str = "elastix.log", *, more: bool = 
     if directory is None:
         yield
         return
-    try:
-        handler = logging.FileHandler(directory / name, mode="a" if more else "w", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{directory / name}: cannot be written: {error.strerror or error}; choose another folder"
-        ) from error
+    handler = opened(directory / name, more=more)
     thread = threading.get_ident()
     handler.addFilter(lambda record: record.thread == thread)
     handler.setLevel(logging.INFO)
-    handler.setFormatter(logging.Formatter("%(message)s"))
     _tap.open(handler)
     try:
         yield
     finally:
         _tap.close(handler)
         handler.close()
+
+
+def opened(path: Path, *, more: bool = False) -> logging.FileHandler:
+    """What writes messages as they are to a file, below what is there with `more`; raises `OutputError`."""
+    try:
+        handler = logging.FileHandler(path, mode="a" if more else "w", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}; choose another folder") from error
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
 
 
 class _Onwards(logging.Handler):

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from impactreg.components.optimizers.optimizer import Optimizer, Row, Step
+from impactreg.components.optimizers.optimizer import STOPPED, Optimizer, Row, Step
 from impactreg.components.scales import scales_of
 from impactreg.components.transforms.transform import Combination, Parameters
 from impactreg.parameters import ParameterMap, RunSettings
@@ -32,7 +32,6 @@ from impactreg.registration.registration import Registration
 from impactreg.registration.results import Recorder
 
 logger = logging.getLogger(__name__)
-STOPPED = "The callback has stopped the registration"
 Rows = list[Row]
 
 
@@ -82,16 +81,6 @@ class MultiMetricMultiResolutionRegistration(_ByLoop, name=MULTI_METRIC):
     """From coarse to fine, by the weighted sum of several metrics, of one or of several pairs of images."""
 
     reads = (RunSettings, WeightSettings, ExactMetricSettings)
-
-
-def run(
-    case: Case, parameter_map: ParameterMap, initial: Combination | None, recorder: Recorder, watch: Watch | None = None
-) -> StageResult:
-    """Registers by the PyTorch loop and returns the transform on top of `initial`.
-
-    Raises `ParameterError` for a value that is not allowed and `RegistrationError` for a run that cannot go on.
-    """
-    return MultiMetricMultiResolutionRegistration(parameter_map).run(case, initial, recorder, watch)
 
 
 class Loop:

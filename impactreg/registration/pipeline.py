@@ -9,17 +9,19 @@ from typing import Any
 import torch
 
 import impactreg
+from impactreg.components.optimizers.optimizer import STOPPED
 from impactreg.components.resampling import Output
 from impactreg.components.transforms.exchange import as_transform
 from impactreg.components.transforms.transform import Combination
-from impactreg.errors import ImpactregError, ParameterError
+from impactreg.errors import ImpactregError, OutputError, ParameterError, TransformError
 from impactreg.images import as_image
 from impactreg.parameters import ParameterMap, RunSettings, presets
 from impactreg.parameters.settings import Unknown
-from impactreg.registration import elastix, estimate, multi_resolution
+from impactreg.registration import elastix, estimate
 from impactreg.registration.case import Case, StageResult, Watch
-from impactreg.registration.checkpoint import Checkpoint, fingerprint
+from impactreg.registration.checkpoint import Checkpoint
 from impactreg.registration.estimate import Estimate
+from impactreg.registration.fingerprint import fingerprint
 from impactreg.registration.logs import log_file
 from impactreg.registration.preparation import Inputs, choose_device, make_case
 from impactreg.registration.registration import Registration
@@ -29,8 +31,6 @@ from impactreg.registration.results import Recorder, Result, prepare_directory
 logger = logging.getLogger(__name__)
 ENGINES = ("torch", "elastix")
 """Who runs a stage: this package, or real elastix."""
-FIRST_MAPS = {2: ["rigid", "mind-bspline-2d"], 3: ["rigid", "mind-bspline"]}
-"""The shipped maps that are run where none is named, for 2D and for 3D images."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def register(
     output_directory: str | Path | None = None,
     device: str | torch.device | None = None,
     seed: int | None = None,
-    models: Sequence[str | Path] = (),
+    models: Sequence[str | Path] | str | Path = (),
     engine: str = "auto",
     callback: Watch | None = None,
     log: str | None = "elastix.log",
@@ -77,10 +77,10 @@ def register(
     a dict, or a list of these; by default `rigid` and `mind-bspline`. `initial_transform` is whatever `as_transform`
     takes: a transform file, a transform, a `Result`, a matrix, an itk or SimpleITK transform. Nothing touches the disk
     without `output_directory`. `device` is such as "cpu" or "cuda:0" (default: what `ImpactGPU` says); `seed` replaces
-    `RandomSeed`; `models` are folders with feature extractors; `engine` is "auto" (real elastix runs what needs no
-    PyTorch), "torch" or "elastix". `callback` sees every iteration and stops the run by returning True. `log` names the
-    log file in `output_directory`; None writes none. `resume` goes on with the same run that was interrupted in
-    `output_directory`, after its last complete resolution, to the same result.
+    `RandomSeed`; `models` is a folder with feature extractors, or several; `engine` is "auto" (real elastix runs what
+    needs no PyTorch), "torch" or "elastix". `callback` sees every iteration and stops the run by returning True. `log`
+    names the log file in `output_directory`; None writes none. `resume` goes on with the same run that was interrupted
+    in `output_directory`, after its last complete resolution, to the same result.
 
     Returns a `Result` with the warped image, the transform, its parameter maps, the tables of iterations and the stop
     reasons. Raises an `ImpactregError` with one line for everything that the caller can mend.
@@ -88,21 +88,40 @@ def register(
     maps = as_maps(parameters, fixed)
     chosen = choose_device(device, maps)
     inputs = Inputs(fixed, moving, fixed_mask, moving_mask, fixed_points, moving_points)
-    case = make_case(inputs, maps, chosen, seed, tuple(map(Path, models)), keeps_device=device is not None)
+    case = make_case(inputs, maps, chosen, seed, _folders(models), keeps_device=device is not None)
     stages = [_plan(i, m, case, engine) for i, m in enumerate(maps)]
-    _tell_unknown(stages)
-    before = None if initial_transform is None else as_transform(initial_transform)
+    before = _before(initial_transform, case)
     directory = prepare_directory(output_directory)
     progress = _checkpoint(directory, case, stages, before, resume=resume)
-    with log_file(directory if log else None, log or "", more=resume):
-        _tell_run(case, maps)
-        try:
+    try:
+        with log_file(directory if log else None, log or "", more=resume):
+            _tell_run(case, maps)
+            _tell_unknown(stages)
             result = _Run(case, directory, progress, callback).all(stages, before)
-        except ImpactregError:
-            progress.remove()
-            raise
+    except OutputError as error:
+        raise progress.kept_after(error) from error
+    except ImpactregError:
+        progress.remove()
+        raise
     progress.remove()
     return result
+
+
+def _folders(models: Sequence[str | Path] | str | Path) -> tuple[Path, ...]:
+    return tuple(map(Path, [models] if isinstance(models, (str, Path)) else models))
+
+
+def _before(initial_transform: Any, case: Case) -> Combination | None:
+    """The transform to begin with, which is one between images of this dimension."""
+    if initial_transform is None:
+        return None
+    before, dimension = as_transform(initial_transform), case.fixed.dimension
+    if before.dimension != dimension:
+        raise TransformError(
+            f"the initial transform is {before.dimension}D, but the images are {dimension}D; "
+            f"give one that was made for {dimension}D images"
+        )
+    return before
 
 
 def _checkpoint(
@@ -110,9 +129,8 @@ def _checkpoint(
 ) -> Checkpoint:
     if directory is None and not resume:
         return Checkpoint(None)
-    started = [each.current.written() for each in initial.chain()] if initial else []
-    engines = [stage.engine for stage in stages]
-    run = fingerprint(case, [s.parameter_map for s in stages], engines, started, impactreg.__version__)
+    ways = [(stage.engine, *stage.models) for stage in stages]
+    run = fingerprint(case, [s.parameter_map for s in stages], initial, ways, impactreg.__version__)
     return Checkpoint.read(directory, run) if resume else Checkpoint.begin(directory, run)
 
 
@@ -128,18 +146,25 @@ class _Run:
     def all(self, stages: Sequence[StagePlan], initial: Combination | None) -> Result:
         recorders: list[Recorder] = []
         outcomes: list[StageResult] = []
+        previous: StagePlan | None = None
         for stage in stages:
-            recorder = Recorder(self.directory, stage.number, stage.parameter_map, self.case, checkpoint=self.progress)
+            recorder = self._recorder(stage, previous)
             outcome = self.progress.outcome(stage.number, initial)
             if outcome is None:
                 outcome = self._stage(stage, initial, recorder)
                 recorder.stage_done(outcome)
             recorders.append(recorder)
             outcomes.append(outcome)
-            initial = outcome.transform
-            if multi_resolution.STOPPED in outcome.stop_reasons:
+            initial, previous = outcome.transform, stage
+            if STOPPED in outcome.stop_reasons:
                 break
         return Result.of(recorders, outcomes)
+
+    def _recorder(self, stage: StagePlan, previous: StagePlan | None) -> Recorder:
+        written = previous is not None and RunSettings.read(previous.parameter_map).write_final_transform_parameters
+        return Recorder(
+            self.directory, stage.number, stage.parameter_map, self.case, follows=written, checkpoint=self.progress
+        )
 
     def _stage(self, stage: StagePlan, initial: Combination | None, recorder: Recorder) -> StageResult:
         try:
@@ -164,15 +189,14 @@ def plan(
     moving_points: Any = None,
     initial_transform: Any = None,
     device: str | torch.device | None = None,
-    models: Sequence[str | Path] = (),
+    models: Sequence[str | Path] | str | Path = (),
     engine: str = "auto",
 ) -> list[StagePlan]:
     """What `register` would do with the same arguments, after the same checks, without doing it."""
     maps = as_maps(parameters, fixed)
     inputs = Inputs(fixed, moving, fixed_mask, moving_mask, fixed_points, moving_points)
-    case = make_case(inputs, maps, choose_device(device, maps), None, tuple(map(Path, models)))
-    if initial_transform is not None:
-        as_transform(initial_transform)
+    case = make_case(inputs, maps, choose_device(device, maps), None, _folders(models))
+    _before(initial_transform, case)
     return [_plan(i, m, case, engine) for i, m in enumerate(maps)]
 
 
@@ -183,7 +207,7 @@ def as_maps(parameters: Any, fixed: Any = None) -> list[ParameterMap]:
     """
     if parameters is None:
         dimension = as_image(fixed[0] if isinstance(fixed, list) and fixed else fixed, name="fixed image").dimension
-        parameters = FIRST_MAPS[dimension]
+        parameters = presets.FIRST_MAPS[dimension]
         logger.info("No parameter map is named: %s are used", " and ".join(parameters))
     many = parameters if isinstance(parameters, (list, tuple)) else [parameters]
     if not many:

@@ -28,7 +28,6 @@ C = TypeVar("C", bound=Component)
 SINGLE = "MultiResolutionRegistration"
 MULTI_METRIC = "MultiMetricMultiResolutionRegistration"
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -122,11 +121,10 @@ class Plan:
                         f"{self.parameter_map.where(choice.component.kind)}: {choice.component.names[0]} needs "
                         f"landmarks of the {side} image: give a file of points by -{side[0]}p ({side}_points=)"
                     )
-        if any(s.component.needs_mask for s in self.samplers) and not case.fixed_masks:
+        masked = [s.component.names[0] for s in self.samplers if s.component.needs_mask]
+        if masked and not case.fixed_masks:
             where = self.parameter_map.where("ImageSampler")
-            raise ParameterError(
-                f'{where}: RandomSparseMask needs a fixed mask: give one with -fMask, or take "Random"'
-            )
+            raise ParameterError(f'{where}: {masked[0]} needs a fixed mask: give one with -fMask, or take "Random"')
         numbers = {"fixed": len(case.fixed_images), "moving": len(case.moving_images)}
         if self.single and max(*numbers.values(), len(case.fixed_masks), len(case.moving_masks)) > 1:
             raise ParameterError(

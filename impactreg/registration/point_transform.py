@@ -55,7 +55,10 @@ def open_transform(transform: Any) -> tuple[Combination, ParameterMap]:
 def check_points(transform: Combination, dimension: int) -> None:
     """Raises `TransformError` for points of another dimension than the transform's."""
     if dimension != transform.dimension:
-        raise TransformError(f"the points are {dimension}D, but the transform is {transform.dimension}D")
+        raise TransformError(
+            f"the points are {dimension}D, but the transform is {transform.dimension}D; give points of "
+            f"{transform.dimension} coordinates"
+        )
 
 
 def without_inverse(found: InversePoints) -> str:

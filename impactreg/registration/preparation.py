@@ -73,7 +73,8 @@ def make_case(
     for name, image in (*fixed.items(), *moving.items()):
         if image.dimension != fixed["fixed image"].dimension:
             raise ImageError(
-                f"the fixed image has {fixed['fixed image'].dimension} dimensions and the {name} {image.dimension}"
+                f"the fixed image has {fixed['fixed image'].dimension} dimensions and the {name} {image.dimension}; "
+                "all must have two, or all three: give the volume or the slice that goes with the others"
             )
     for parameter_map in maps:
         _check_dimension(parameter_map, fixed["fixed image"].dimension)
@@ -81,6 +82,10 @@ def make_case(
     moving_masks = _masks(inputs.moving_mask, "moving mask", list(moving.values()), device)
     first_fixed, *more_fixed = (i.to(device=device, dtype=torch.float32) for i in fixed.values())
     first_moving, *more_moving = (i.to(device=device, dtype=torch.float32) for i in moving.values())
+    points = (
+        _points(inputs.fixed_points, "fixed points", first_fixed.grid),
+        _points(inputs.moving_points, "moving points", first_moving.grid),
+    )
     return Case(
         first_fixed,
         first_moving,
@@ -94,8 +99,9 @@ def make_case(
             tuple(more_moving),
             tuple(fixed_masks[1:]),
             tuple(moving_masks[1:]),
-            _points(inputs.fixed_points, "fixed points", first_fixed.grid, device),
-            _points(inputs.moving_points, "moving points", first_moving.grid, device),
+            None if points[0] is None else points[0].points.to(device),
+            None if points[1] is None else points[1].points.to(device),
+            tuple(each is not None and each.indexed for each in points),
         ),
     )
 
@@ -113,7 +119,7 @@ def device_of_level(parameter_map: ParameterMap, level: int, otherwise: torch.de
 def _checked(asked: str | torch.device) -> torch.device:
     try:
         device = torch.device(asked)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise RegistrationError(f"device {asked!r}: use cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise RegistrationError(f"device {asked!r}: use cpu, cuda or cuda:N")
@@ -126,14 +132,16 @@ def _images(given: Any, name: str) -> dict[str, Image]:
     """Images by what messages call them: `fixed image`, then `fixed image 1` and so on."""
     several = given if isinstance(given, list) else [given]
     if not several:
-        raise ImageError(f"{name}: at least one is needed")
+        raise ImageError(f"{name}: at least one is needed, but the list is empty")
     return {called: _image(each, called) for called, each in zip(_names(name, len(several)), several, strict=True)}
 
 
 def _image(given: Any, name: str) -> Image:
     image = check_finite(as_image(given, name=name), name)
     if image.channels != 1:
-        raise ImageError(f"{name}: an image of one value per voxel is needed, but it has {image.channels}")
+        raise ImageError(
+            f"{name}: an image of one value per voxel is needed, but it has {image.channels}; give one of its channels"
+        )
     return image
 
 
@@ -152,16 +160,28 @@ def _names(name: str, number: int) -> list[str]:
     return [name if i == 0 else f"{name} {i}" for i in range(number)]
 
 
-def _points(given: Any, name: str, grid: Grid, device: torch.device) -> Tensor | None:
+def _points(given: Any, name: str, grid: Grid) -> PointSet | None:
     """World points (mm) from a point file, a `PointSet`, or an array or tensor."""
     if given is None:
         return None
     if isinstance(given, (str, Path)):
-        return read_points(given, grid=grid).points.to(device)
-    points = given if isinstance(given, PointSet) else PointSet(torch.as_tensor(given, dtype=torch.float64))
+        return read_points(given, grid=grid)
+    points = given if isinstance(given, PointSet) else PointSet(_rows(given, name))
     if points.dimension != grid.dimension:
-        raise PointsError(f"{name}: they have {points.dimension} coordinates, but the images {grid.dimension}")
-    return points.points.to(device)
+        raise PointsError(
+            f"{name}: they have {points.dimension} coordinates, but the images {grid.dimension}; "
+            f"give points of {grid.dimension} coordinates, in world mm"
+        )
+    return points
+
+
+def _rows(given: Any, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise PointsError(
+            f"{name}: a {type(given).__name__} of numbers is needed, a row of coordinates (world mm) for each point"
+        ) from None
 
 
 def _check_dimension(parameter_map: ParameterMap, dimension: int) -> None:
@@ -170,4 +190,7 @@ def _check_dimension(parameter_map: ParameterMap, dimension: int) -> None:
     for key, written in dimensions.items():
         if written not in (None, dimension):
             where = parameter_map.where(key)
-            raise ImageError(f"{where}: ({key} {written}), but the images have {dimension} dimensions")
+            raise ImageError(
+                f"{where}: ({key} {written}), but the images have {dimension} dimensions; write {dimension}, or take a "
+                f"map for {dimension}D images"
+            )

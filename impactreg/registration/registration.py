@@ -1,7 +1,7 @@
 """Registration: a way to register that a parameter file names by `(Registration "...")`, and what each one does."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,11 +30,6 @@ class Registration(Component, kind="Registration"):
     @abstractmethod
     def levels(self) -> int:
         """How many resolutions it goes through."""
-
-    @property
-    def components(self) -> Mapping[str, tuple[str, ...]]:
-        """The components that the map names, by kind."""
-        return {}
 
     @abstractmethod
     def check(self, case: Case) -> None:

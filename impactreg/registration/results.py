@@ -64,8 +64,8 @@ class Recorder:
 
     `directory` is the output folder, None to touch no disk; `number` is that of the parameter file; `case` has the
     images as they were read. Without `initial_file`, the name of the file that holds the transforms before, these are
-    the file of the parameter file before, or are written as `InitialTransformParameters.<i>.txt`. Raises
-    `OutputError`.
+    the file of the parameter file before, or are written as `InitialTransformParameters.<i>.txt` where it has written
+    none in this run (`follows` is False). Raises `OutputError`.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Recorder:
         case: Case,
         *,
         initial_file: str = "",
+        follows: bool = True,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.directory = directory
@@ -93,6 +94,7 @@ class Recorder:
             composite=self._run.write_itk_composite_transform,
         )
         self._initial_file = initial_file
+        self._follows = follows
         self._rows: list[tuple[int, Mapping[str, Cell]]] = []
         self._complete: tuple[int, Combination] | None = None
         self._tables: set[int] = set()
@@ -107,6 +109,10 @@ class Recorder:
     def keep(self, state: State) -> None:
         """Writes down what the stage needs to go on from here, should it be interrupted."""
         self._checkpoint.keep(self.number, state)
+
+    def go_on_after(self, rows: Sequence[Row]) -> None:
+        """The iterations of a resolution in which a stage goes on, as they were before it was interrupted."""
+        self._rows = list(enumerate(rows))
 
     def iteration(self, level: int, number: int, columns: Mapping[str, Cell], transform: Combination) -> None:
         """One iteration has ended: its columns (without the number), and the transform that it led to."""
@@ -240,7 +246,7 @@ class Recorder:
         """What the parameter file before has written, if there was one."""
         files = [folder / f"TransformParameters.{self.number - 1}.{ending}" for ending in ("txt", "toml")]
         newest = sorted((f for f in files if f.exists()), key=lambda f: f.stat().st_mtime)
-        return newest[-1] if self.number and newest else None
+        return newest[-1] if self.number and self._follows and newest else None
 
 
 def iteration_table(rows: Sequence[tuple[int, Mapping[str, Cell]]]) -> str:
@@ -264,7 +270,7 @@ def prepare_directory(directory: "str | Path | None") -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".impactreg-probe"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror or str(error)
         raise OutputError(f"{folder}: the output folder cannot be written: {reason}; choose another folder") from error

@@ -345,6 +345,31 @@ def test_interrupts_and_internal_errors_are_one_line_too(
     assert capsys.readouterr().err == message
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("-f a -m b -out c", "; add --resume to go on"),
+        ("-f0 a -f1 b -m c -out d", "; add --resume to go on"),
+        ("register -p e -f0 a -m0 b -out c", "; add --resume to go on"),
+        ("-f a -m b -out c --resume", "; run the same command to go on"),
+        ("-f a -m b -out c --check", ""),
+        ("evaluate -tp t -f a -out c", ""),
+        ("transformix -tp t -in a -out c", ""),
+        ("report -f a c", ""),
+    ],
+)
+def test_how_to_go_on_is_told_after_an_interrupted_registration_alone(
+    words: str, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def interrupted(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    for verb in ("register", "evaluate", "transformix", "report"):
+        monkeypatch.setattr(f"impactreg.cli.{verb}.run", interrupted)
+    assert main(words.split()) == 130
+    assert capsys.readouterr().err == f"impactreg: interrupted{advice}\n"
+
+
 def test_a_closed_pipe_ends_the_run_in_one_line(pair: tuple[str, str], write_map: WriteMap, tmp_path: Path) -> None:
     path = write_map(MaximumNumberOfIterations=3000)
     words = ["-f", pair[0], "-m", pair[1], "-p", str(path), "-out", str(tmp_path / "out"), "--engine", "torch"]

@@ -11,7 +11,15 @@ from impactreg.components.transforms.displacement import DeformationFieldTransfo
 from impactreg.components.transforms.linear import AffineTransform, TranslationTransform
 from impactreg.components.transforms.rotating import EulerTransform
 from impactreg.components.transforms.transform import Combination
-from impactreg.components.warping import deformation_field, jacobian_determinant, jacobians, spatial_jacobian, warp
+from impactreg.components.warping import (
+    deformation_field,
+    determinants,
+    determinants_by_differences,
+    jacobian_determinant,
+    jacobians,
+    spatial_jacobian,
+    warp,
+)
 from impactreg.images import Grid, Image
 
 TURN = [[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]
@@ -142,3 +150,30 @@ def test_the_jacobian_outside_a_spline_is_the_identity():
 def test_a_determinant_in_two_dimensions():
     transform = AffineTransform(numbers(1.5, 0.5, 0.25, 2, 0, 0), numbers(0, 0))
     assert torch.allclose(jacobian_determinant(transform, Grid.of((3, 2))).data, torch.tensor(1.5 * 2 - 0.5 * 0.25))
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_determinants_written_out_are_those_of_a_factorisation(dimension):
+    matrices = torch.randn(50, dimension, dimension, dtype=torch.float64)
+    torch.testing.assert_close(determinants(matrices), torch.linalg.det(matrices))
+
+
+@pytest.mark.parametrize("grid", [GRID, Grid.of((5, 4), (2, 1.5)), Grid.of((1, 6, 40), (3, 1, 2), direction=TURN)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_differences_give_the_determinant_of_a_linear_field_up_to_the_border(grid, dtype, generator):
+    n, along = grid.dimension, torch.tensor(grid.direction, dtype=torch.float64)
+    # along an axis of one voxel a field says nothing
+    known = torch.diag(torch.tensor([float(size > 1) for size in grid.size], dtype=torch.float64))
+    change = 0.1 * torch.randn(n, n, generator=generator, dtype=torch.float64) @ along @ known @ along.T
+    field = Image((grid.points() @ change.T).T.reshape(n, *grid.shape), grid)
+    found = torch.cat(list(determinants_by_differences(field, dtype)))
+    assert found.dtype == dtype
+    expected = torch.linalg.det(torch.eye(n) + change).to(dtype)
+    torch.testing.assert_close(found, expected.expand(grid.shape), atol=1e-4, rtol=0)
+
+
+def test_planes_between_which_differences_are_taken_do_not_show(monkeypatch):
+    field = Image(torch.randn(3, *GRID.shape), GRID)
+    whole = torch.cat(list(determinants_by_differences(field)))
+    monkeypatch.setattr(warping, "PLANES_AT_ONCE", 2)
+    assert torch.equal(torch.cat(list(determinants_by_differences(field))), whole)

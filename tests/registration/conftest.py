@@ -15,7 +15,7 @@ from impactreg.images import Image
 from impactreg.images.files import to_itk
 from impactreg.images.points import write_points
 from impactreg.parameters import ParameterMap
-from impactreg.registration import multi_resolution
+from impactreg.registration.multi_resolution import MultiMetricMultiResolutionRegistration
 from impactreg.registration.preparation import Inputs, make_case
 from impactreg.registration.results import Recorder
 
@@ -170,7 +170,9 @@ def run_torch(given: Given, parameter_map: ParameterMap, initial: Mapping[str, A
     start = None
     if initial:
         start = Combination(Transform.named(str(initial["Transform"])).read(ParameterMap.from_dict(initial)))
-    result = multi_resolution.run(case, parameter_map, start, Recorder(None, 0, parameter_map, case))
+    result = MultiMetricMultiResolutionRegistration(parameter_map).run(
+        case, start, Recorder(None, 0, parameter_map, case)
+    )
     rows = [[dict(row) for row in rows] for rows in result.iterations]
     return Run(rows, list(result.stop_reasons), result.transform.parameters.numpy())
 

@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from impactreg.components.transforms.bspline import BSplineTransform
+from impactreg.components.transforms.displacement import DeformationFieldTransform
+from impactreg.components.transforms.rotating import EulerTransform
+from impactreg.components.transforms.transform import Combination
+from impactreg.components.transforms.weighted import WeightedCombinationTransform
 from impactreg.errors import OutputError
-from impactreg.images import Image
+from impactreg.images import Grid, Image, write_image
 from impactreg.parameters import ParameterMap
 from impactreg.registration.checkpoint import FILE
 from impactreg.registration.pipeline import register
@@ -66,6 +71,11 @@ class Interrupt:
     def __call__(self, iteration):
         if (iteration.stage, iteration.level, iteration.number) == self.where:
             raise KeyboardInterrupt
+
+
+def weighted(member):
+    weights = torch.tensor([1.0], dtype=torch.float64)
+    return Combination(WeightedCombinationTransform(weights, (member,), ("member.txt",)))
 
 
 def run(maps, folder, **how):
@@ -144,6 +154,66 @@ def test_only_the_same_run_is_resumed(tmp_path):
         register(MOVING, FIXED, [RIGID], engine="torch", output_directory=tmp_path, seed=7, resume=True)
 
 
+def bump(values, by):
+    """Values that differ in one inner place alone."""
+    changed = values.clone()
+    changed.reshape(-1)[changed.numel() // 2] += by
+    return changed
+
+
+def spline(by=0.0):
+    grid = Grid.of((12, 11, 10), (2.0,) * 3, (-2.0,) * 3)
+    return Combination(BSplineTransform(bump(torch.zeros(3 * grid.number_of_voxels, dtype=torch.float64), by), grid))
+
+
+def flow(by=0.0):
+    return Combination(DeformationFieldTransform(Image(bump(torch.zeros(3, *SHAPE), by), FIXED.grid)))
+
+
+def turned(centre=0.0):
+    parameters = torch.tensor([0.02, 0.0, 0.0, 0.5, 0.0, 0.0], dtype=torch.float64)
+    return Combination(EulerTransform(parameters, torch.full((3,), centre, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (spline(), spline(0.1)),
+        (flow(), flow(0.1)),
+        (turned(), turned(1.0)),
+        (replace(spline(0.1), initial=turned()), replace(spline(0.1), initial=turned(), compose=False)),
+        (replace(spline(), initial=flow()), replace(spline(), initial=flow(0.1))),
+        (weighted(flow()), weighted(flow(0.1))),
+    ],
+    ids=["coefficient", "field", "centre", "how they combine", "first of a chain", "member"],
+)
+def test_no_run_goes_on_from_another_initial_transform(tmp_path, first, other):
+    with pytest.raises(KeyboardInterrupt):
+        run([RIGID], tmp_path, callback=Interrupt(0, 1), initial_transform=first)
+    for initial in (other, None):
+        with pytest.raises(OutputError, match="another initial transform"):
+            run([RIGID], tmp_path, resume=True, initial_transform=initial)
+    assert run([RIGID], tmp_path, resume=True, initial_transform=first).stop_reasons
+
+
+def test_no_run_goes_on_from_a_field_whose_file_has_changed(tmp_path):
+    field, out = tmp_path / "field.nii.gz", tmp_path / "out"
+    write_image(flow().current.field, field)
+    with pytest.raises(KeyboardInterrupt):
+        run([RIGID], out, callback=Interrupt(0, 1), initial_transform=field)
+    write_image(flow(0.1).current.field, field)
+    with pytest.raises(OutputError, match="another initial transform"):
+        run([RIGID], out, resume=True, initial_transform=field)
+
+
+def test_a_mask_of_the_other_image_is_another_run(tmp_path):
+    mask = Image(torch.ones(1, *SHAPE), FIXED.grid)
+    with pytest.raises(KeyboardInterrupt):
+        run([RIGID], tmp_path, callback=Interrupt(0, 1), fixed_mask=mask)
+    with pytest.raises(OutputError, match="other images"):
+        run([RIGID], tmp_path, resume=True, moving_mask=mask)
+
+
 def test_what_cannot_be_resumed_is_told_in_one_line(tmp_path):
     with pytest.raises(OutputError, match=r"no run was interrupted in this folder; run without resuming"):
         run([RIGID], tmp_path, resume=True)
@@ -159,6 +229,31 @@ def test_a_run_that_fails_leaves_nothing_to_resume(tmp_path):
     away = Image(MOVING.data, replace(MOVING.grid, origin=(500.0, 0.0, 0.0)))
     with pytest.raises(Exception, match="map outside"):
         register(FIXED, away, [far], engine="torch", output_directory=tmp_path)
+    assert not (tmp_path / FILE).exists()
+
+
+class FullDisk(Interrupt):
+    """A watcher that fails as a result does that cannot be written."""
+
+    def __call__(self, iteration):
+        try:
+            super().__call__(iteration)
+        except KeyboardInterrupt:
+            raise OutputError("result.0.nii: cannot be written: No space left on device") from None
+
+
+def test_a_full_disk_loses_no_resolution_that_is_done(tmp_path):
+    whole = run([RIGID], None)
+    with pytest.raises(OutputError, match=r"No space left on device; what was done until then is kept: .* resume"):
+        run([RIGID], tmp_path, callback=FullDisk(stage=0, level=1))
+    resumed = run([RIGID], tmp_path, resume=True)
+    assert torch.equal(resumed.transform.parameters, whole.transform.parameters)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_full_disk_before_anything_is_done_leaves_nothing_to_resume(tmp_path):
+    with pytest.raises(OutputError, match=r"No space left on device$"):
+        run([RIGID], tmp_path, callback=FullDisk(stage=0, level=0))
     assert not (tmp_path / FILE).exists()
 
 

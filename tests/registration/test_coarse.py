@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import impactreg
+from impactreg.components.optimizers.optimizer import STOPPED
 from impactreg.components.transforms.displacement import DeformationFieldTransform
 from impactreg.components.transforms.files import read_transform
 from impactreg.components.transforms.linear import TranslationTransform
@@ -16,7 +17,7 @@ from impactreg.errors import ParameterError, RegistrationError
 from impactreg.images import Grid, Image, Mask, read_image, write_image
 from impactreg.parameters import ParameterMap
 from impactreg.registration.case import Case, Iteration
-from impactreg.registration.coarse import DONE, STOPPED, ImpactCoarseRegistration
+from impactreg.registration.coarse import DONE, ImpactCoarseRegistration
 from impactreg.registration.results import Recorder
 
 KEYS = {

@@ -6,8 +6,8 @@ from torch import nn
 
 from impactreg.images import Image
 from impactreg.parameters import ParameterMap
-from impactreg.registration import multi_resolution
 from impactreg.registration.case import Case
+from impactreg.registration.multi_resolution import MultiMetricMultiResolutionRegistration
 from impactreg.registration.results import Recorder
 
 SHAPE = (36, 40, 38)
@@ -91,7 +91,7 @@ def blobs(shift):
 def run(**keys):
     parameters = ParameterMap.from_dict({**COMMON, **keys})
     case = Case(blobs(0.0), blobs(3.0))
-    return multi_resolution.run(case, parameters, None, Recorder(None, 0, parameters, case))
+    return MultiMetricMultiResolutionRegistration(parameters).run(case, None, Recorder(None, 0, parameters, case))
 
 
 def metrics(result):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from impactreg.components.optimizers.optimizer import STOPPED
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import MissingExtra, ParameterError, RegistrationError
@@ -18,7 +19,6 @@ from impactreg.images import Image, Mask
 from impactreg.parameters import ParameterMap
 from impactreg.registration import elastix, elastix_process
 from impactreg.registration.case import Case, Further, Iteration, StageResult, Watch
-from impactreg.registration.multi_resolution import STOPPED
 from impactreg.registration.results import Recorder
 
 SHIFT = {2: (3.0, -2.0), 3: (3.0, -2.0, 1.5)}
@@ -264,7 +264,7 @@ def test_the_reason_of_a_failure_is_dug_out_of_the_logs(tmp_path: Path, log: str
 def test_a_crash_and_a_missing_package_are_told(tmp_path: Path) -> None:
     (tmp_path / "elastix.log").write_text("Resolution: 1\n")
     crashed = elastix_process._failure(tmp_path, -11, rigid())
-    assert str(crashed) == "default rigid map: itk-elastix crashed (signal 11) in resolution 1"
+    assert str(crashed) == "default rigid map: itk-elastix crashed (signal 11) in resolution 1; use the torch engine"
     (tmp_path / "worker.log").write_text("ModuleNotFoundError: No module named 'itk'\n")
     missing = elastix_process._failure(tmp_path, 1, rigid())
     assert isinstance(missing, MissingExtra)

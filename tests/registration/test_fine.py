@@ -123,6 +123,21 @@ def test_an_interrupted_run_goes_on_to_the_same_end_bit_for_bit(keys, tmp_path):
     assert rest.stop_reasons == whole.stop_reasons
 
 
+def test_the_tables_of_a_resumed_run_are_whole(tmp_path):
+    keys = {**KEYS, "ImpactCheckpointInterval": 3}
+
+    def stop(iteration):
+        if (iteration.level, iteration.number) == (1, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(keys, tmp_path, watch=stop, checkpoint=Checkpoint.begin(tmp_path, "this run"))
+    run(keys, tmp_path, checkpoint=Checkpoint.read(tmp_path, "this run"), done=True)
+    for level in (0, 1):
+        lines = (tmp_path / f"IterationInfo.0.R{level}.txt").read_text().splitlines()
+        assert [line.split("\t")[0] for line in lines] == ["1:ItNr", "0", "1", "2", "3"]
+
+
 def test_a_watcher_stops_the_run():
     outcome = run(watch=lambda iteration: iteration.number == 1)
     assert [len(rows) for rows in outcome.iterations] == [2]

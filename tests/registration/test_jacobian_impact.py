@@ -8,8 +8,8 @@ from impactreg.images import Grid, Image
 from impactreg.images.files import read_image
 from impactreg.models.extractor import torchscript
 from impactreg.parameters import ParameterMap
-from impactreg.registration import multi_resolution
 from impactreg.registration.case import Case
+from impactreg.registration.multi_resolution import MultiMetricMultiResolutionRegistration
 from impactreg.registration.results import Recorder
 
 # Of Cosine and L1Cosine the reference's own gradients are wrong.
@@ -71,7 +71,7 @@ def blobs(*shift):
 def run(fixed, moving, seed=1, recorder=Recorder, **keys):
     parameters = ParameterMap.from_dict({**KEYS, **keys}, "map.txt")
     case = Case(fixed, moving, seed=seed)
-    return multi_resolution.run(case, parameters, None, recorder(None, 0, parameters, case))
+    return MultiMetricMultiResolutionRegistration(parameters).run(case, None, recorder(None, 0, parameters, case))
 
 
 def displacement(result):
@@ -91,7 +91,7 @@ def test_a_translation_follows_the_reference_from_iteration_to_iteration(shared,
         def iteration(self, level, number, columns, transform):
             seen.append(transform.parameters)
 
-    result = multi_resolution.run(case, parameters, None, Kept(None, 0, parameters, case))
+    result = MultiMetricMultiResolutionRegistration(parameters).run(case, None, Kept(None, 0, parameters, case))
     rows = (folder / "IterationInfo.0.R0.txt").read_text(encoding="utf-8").splitlines()[1:]
     expected = [float(row.split("\t")[1]) for row in rows]
     assert [row["2:Metric"] for row in result.iterations[0]] == pytest.approx(expected, rel=1e-4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from impactreg.components.optimizers.optimizer import STOPPED
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ParameterError, RegistrationError
@@ -13,8 +14,8 @@ from impactreg.images import Grid, Image, Mask
 from impactreg.images.files import read_image
 from impactreg.models.extractor import torchscript
 from impactreg.parameters import ParameterMap
-from impactreg.registration import multi_resolution
 from impactreg.registration.case import Case
+from impactreg.registration.multi_resolution import MultiMetricMultiResolutionRegistration
 from impactreg.registration.results import Recorder
 
 BLOBS = torch.tensor(
@@ -67,7 +68,9 @@ def blobs(grid, *shift):
 def run(fixed, moving, initial=None, watch=None, seed=None, masks=(None, None), **keys):
     parameters = ParameterMap.from_dict({**KEYS, **keys}, "map.txt")
     case = Case(fixed, moving, *masks, seed=seed)
-    return multi_resolution.run(case, parameters, initial, Recorder(None, 0, parameters, case), watch)
+    return MultiMetricMultiResolutionRegistration(parameters).run(
+        case, initial, Recorder(None, 0, parameters, case), watch
+    )
 
 
 def shift(*by):
@@ -93,7 +96,7 @@ def test_static_impact_follows_the_reference(shared, case):
         def iteration(self, level, number, columns, transform):
             seen.append(transform.parameters)
 
-    result = multi_resolution.run(given, parameters, None, Kept(None, 0, parameters, given))
+    result = MultiMetricMultiResolutionRegistration(parameters).run(given, None, Kept(None, 0, parameters, given))
     rows = (root / case / "IterationInfo.0.R0.txt").read_text(encoding="utf-8").splitlines()[1:]
     expected = [float(row.split("\t")[1]) for row in rows]
     assert [row["2:Metric"] for row in result.iterations[0]] == pytest.approx(expected, rel=1e-4)
@@ -196,7 +199,7 @@ def test_the_watcher_sees_every_iteration_in_order():
 def test_the_watcher_stops_the_run_with_the_transform_so_far():
     stopped = run(*flat_pair(), watch=lambda i: i.level == 1, NumberOfResolutions=3)
     assert [len(rows) for rows in stopped.iterations] == [3, 1]
-    assert stopped.stop_reasons[-1] == multi_resolution.STOPPED
+    assert stopped.stop_reasons[-1] == STOPPED
     assert bool((stopped.transform.parameters != 0).any())
 
 
@@ -240,7 +243,7 @@ def test_a_spline_is_refined_from_resolution_to_resolution():
 
     parameters = ParameterMap.from_dict({**KEYS, "NumberOfResolutions": 3, **keys})
     case = Case(*flat_pair())
-    multi_resolution.run(case, parameters, None, Kept(None, 0, parameters, case))
+    MultiMetricMultiResolutionRegistration(parameters).run(case, None, Kept(None, 0, parameters, case))
     assert grids == [(40, 40), (20, 20), (10, 10)]
 
 

@@ -11,6 +11,8 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 import impactreg
+from impactreg.components.optimizers.optimizer import STOPPED
+from impactreg.components.transforms.files import read_transform
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ModelError, OutputError, ParameterError, TransformError
@@ -222,6 +224,29 @@ def test_an_initial_transform_that_is_missing_is_told(tmp_path):
         run(initial_transform=tmp_path / "none.txt")
 
 
+def test_an_initial_transform_of_another_dimension_is_told():
+    with pytest.raises(TransformError, match="the initial transform is 3D, but the images are 2D; give one that was"):
+        run(initial_transform=shift(1, 2, 3))
+    with pytest.raises(TransformError, match="the initial transform is 3D"):
+        plan(FIXED, MOVING, KEYS, initial_transform=shift(1, 2, 3))
+
+
+def test_a_file_of_an_earlier_run_is_not_taken_for_the_transform_before(tmp_path):
+    maps = [{**KEYS, "NumberOfResolutions": 1}] * 2
+    run(parameters=maps, output_directory=tmp_path)
+    silent = {**maps[0], "SP_a": 0.5, "WriteFinalTransformParameters": "false"}
+    result = run(parameters=[silent, maps[1]], output_directory=tmp_path)
+    points = FIXED.grid.points()
+    read = read_transform(tmp_path / "TransformParameters.1.txt")
+    torch.testing.assert_close(read(points), result.transform(points), atol=1e-6, rtol=0)
+
+
+def test_a_log_that_cannot_be_written_leaves_nothing_to_resume(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        run(output_directory=tmp_path, log="nowhere/elastix.log")
+    assert not list(tmp_path.iterdir())
+
+
 def test_masks_may_be_anything_as_well():
     inside = np.zeros(FIXED.grid.shape, dtype=np.uint8)
     inside[4:-4, 6:-4] = 1
@@ -242,16 +267,17 @@ def test_the_callback_stops_all_stages():
     result = run(parameters=[KEYS] * 3, callback=watch)
     assert seen[-2:] == [(0, 1, 3), (1, 0, 0)]
     assert len(result.iterations) == 2
-    assert result.stop_reasons[1] == (multi_resolution.STOPPED,)
+    assert result.stop_reasons[1] == (STOPPED,)
     assert result.image is not None
 
 
 def test_an_unknown_key_is_told_with_its_nearest_spelling(caplog, tmp_path):
     ParameterMap.from_dict({**KEYS, "NumberOfSpatialSample": 7}).write(tmp_path / "map.txt")
-    run(parameters=tmp_path / "map.txt")
+    run(parameters=tmp_path / "map.txt", output_directory=tmp_path / "out")
     (told,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "map.txt:" in told
     assert "(NumberOfSpatialSample ...) is not read by any component; did you mean NumberOfSpatialSamples?" in told
+    assert told in (tmp_path / "out" / "elastix.log").read_text()
 
 
 def test_known_keys_are_not_warned_of(caplog):
@@ -344,6 +370,7 @@ def test_model_folders_are_searched(tmp_path):
     ((_, found),) = plan(FIXED, MOVING, keys, models=[tmp_path])[0].models
     assert found == tmp_path / "own.pt"
     assert len(run(parameters=keys, models=[str(tmp_path)]).iterations[0][0]) == 4
+    assert plan(FIXED, MOVING, keys, models=str(tmp_path))[0].models[0][1] == found
 
 
 def test_the_face_of_the_package_is_this_function():

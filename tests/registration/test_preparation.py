@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from impactreg.errors import ImageError, ParameterError, PointsError, RegistrationError
-from impactreg.images import Image
+from impactreg.images import Grid, Image
 from impactreg.parameters import ParameterMap
 from impactreg.registration.preparation import Inputs, choose_device, device_of_level, make_case
 
@@ -125,6 +125,23 @@ def test_points_are_read_from_files_and_arrays(tmp_path):
     found = case(fixed_points=tmp_path / "points.txt", moving_points=np.array([[1, 2, 3], [4, 5, 6]]))
     assert found.further.fixed_points.tolist() == [[5.0, 9.0, 15.0]]
     assert found.further.moving_points.tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+
+
+def test_voxels_stay_voxels_where_directions_are_left_out(tmp_path):
+    turned = Image(IMAGE.data, Grid.of((10, 9, 8), (1, 2, 3), (4, 5, 6), ((0, -1, 0), (1, 0, 0), (0, 0, 1))))
+    (tmp_path / "voxels.txt").write_text("index\n1\n1 2 3\n")
+    (tmp_path / "points.txt").write_text("point\n1\n1 2 3\n")
+    found = case(turned, turned, fixed_points=tmp_path / "voxels.txt", moving_points=tmp_path / "points.txt")
+    assert found.further.fixed_points.tolist() == [[0.0, 6.0, 15.0]]
+    straight = found.without_direction().further
+    assert straight.fixed_points.tolist() == [[5.0, 9.0, 15.0]]
+    assert straight.moving_points.tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize("given", [[[1, 2, 3], [4]], [["a", "b", "c"]], {"x": 1}, object()])
+def test_what_are_no_points_is_told(given):
+    with pytest.raises(PointsError, match=r"moving points: a .* of numbers is needed"):
+        case(moving_points=given)
 
 
 def test_points_of_another_dimension_are_refused():

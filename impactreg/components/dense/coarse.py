@@ -12,8 +12,8 @@ from torch.nn import functional
 from impactreg.components.dense import coupled_convex
 from impactreg.components.dense.cost_volume import CostVolume, Side, memory_needed
 from impactreg.components.dense.coupled_convex import COUPLINGS, Field, Pass
-from impactreg.components.dense.memory import free_memory
 from impactreg.components.dense.search import Search
+from impactreg.components.memory import free_memory
 from impactreg.errors import RegistrationError
 
 Maps = Sequence[Float[Tensor, "_ ..."]]

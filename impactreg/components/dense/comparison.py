@@ -6,9 +6,10 @@ on its own grid: `base` holds the initial transform, and `turn` turns displaceme
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from impactreg.components.dense.losses import JOINT, POINTWISE
@@ -34,7 +35,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class MovingMask:
-    """A mask in the voxels of the moving feature map: the voxel of the mask is turn index + shift, rounded."""
+    """A mask in the voxels of the moving feature map: the voxel of the mask is turn index + shift, rounded.
+
+    All is on the device of the map, `turn` and `shift` in its number type.
+    """
 
     inside: Bool[Tensor, "*space"]
     turn: Float[Tensor, "dim dim"]
@@ -42,11 +46,14 @@ class MovingMask:
 
     def contains(self, index: Vectors) -> Bool[Tensor, " points"]:
         """Which points of the moving feature map lie in the mask."""
-        voxel = torch.addmm(self.shift.to(index), self.turn.to(index), index).add_(0.5).floor_().long()
-        size = torch.tensor(self.inside.shape[::-1], device=index.device)[:, None]
-        known = ((voxel >= 0) & (voxel < size)).all(dim=0)
-        held = torch.minimum(voxel.clamp_(min=0), size - 1)
+        voxel = torch.addmm(self.shift, self.turn, index).add_(0.5).floor_().long()
+        known = ((voxel >= 0) & (voxel <= self._last)).all(dim=0)
+        held = torch.minimum(voxel.clamp_(min=0), self._last)
         return known & self.inside[tuple(held.flip(0))]
+
+    @cached_property
+    def _last(self) -> Int[Tensor, "dim one"]:
+        return torch.tensor([[n - 1] for n in reversed(self.inside.shape)], device=self.inside.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,8 @@ class CorrelationRatio:
 
     def __init__(self, fixed: Values, bins: int, variance: float) -> None:
         low, high = fixed.min(), fixed.max()
-        scaled = (fixed - low) * (bins / (high - low).clamp(min=torch.finfo(fixed.dtype).tiny))
+        # divided before it is multiplied: an image of one value must stay finite, all of it in the first range
+        scaled = (fixed - low) / (high - low).clamp(min=torch.finfo(fixed.dtype).tiny) * bins
         self._bin: Int[Tensor, " points"] = scaled.long().clamp_(max=bins - 1)
         self._bins = bins
         self._variance = variance or 1.0

@@ -65,7 +65,7 @@ def mutually_inverse(forward: Field, backward: Field) -> Field:
     the outermost cells take the value there.
     """
     shape = forward.shape[1:]
-    half = torch.tensor([max(1.0, (n - 1) / 2) for n in shape]).to(forward)[:, None, None, None]
+    half = torch.tensor([(n - 1) / 2 or 1.0 for n in shape]).to(forward)[:, None, None, None]
     place = torch.stack(
         torch.meshgrid(*[torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in shape], indexing="ij")
     ).to(forward)

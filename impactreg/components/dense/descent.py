@@ -1,5 +1,6 @@
 """How the fine stage steps: Adam in place, or Gauss-Newton steps solved by conjugate gradients."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -48,8 +49,8 @@ class Adam:
     def _share(self) -> float:
         if self.iterations < 2 or self.final == 1:
             return 1.0
-        turned = torch.pi * min((self.done - 1) / (self.iterations - 1), 1.0)
-        return self.final + (1 - self.final) * (1 + float(torch.cos(torch.tensor(turned)))) / 2
+        turned = math.pi * min((self.done - 1) / (self.iterations - 1), 1.0)
+        return self.final + (1 - self.final) * (1 + math.cos(turned)) / 2
 
 
 @dataclass(eq=False)

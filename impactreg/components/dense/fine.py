@@ -5,7 +5,6 @@ spread to the lattice where features are compared, the moving features are looke
 goes the same way back; no automatic differentiation sees a feature (`itk::ImpactFineRegistration` is the model).
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from impactreg.components.dense.motions import Flow
 from impactreg.components.dense.problem import Problem
 from impactreg.components.dense.start import Start
 from impactreg.components.dense.warp import FeatureMap
+from impactreg.components.optimizers.optimizer import OUT_OF_ITERATIONS, STOPPED
 from impactreg.components.setup import PointMap
 from impactreg.errors import RegistrationError
 from impactreg.images.image import Image
@@ -47,11 +47,7 @@ READ_AT_ONCE = {"cpu": 1}
 """After how many iterations numbers are read from a kind of device, which has to be waited for then."""
 READ_RARELY = 10
 
-OUT_OF_ITERATIONS = "Maximum number of iterations has been reached"
 CONVERGED = "The metric has converged"
-STOPPED = "The callback has stopped the registration"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +130,8 @@ class FineRegistration:
         if isinstance(motion, Flow):
             motion = replace(motion, both_ways=True)
         moved = motion.of(state.parameters)
-        there = [
-            None if each is None else self._on_fixed(motion.nodes, each) for each in (moved.forward, moved.backward)
-        ]
-        forward, backward = there
-        if forward is None:
-            raise RegistrationError("there is no displacement")
+        forward = self._on_fixed(motion.nodes, moved.forward)
+        backward = None if moved.backward is None else self._on_fixed(motion.nodes, moved.backward)
         rest = self.scene.start.displacement
         if rest is not None and isinstance(motion, Flow):
             forward = forward + self._shifted(rest, forward)

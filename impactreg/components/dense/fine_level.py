@@ -124,19 +124,19 @@ class _Layer:
         moving = _placed(pair.moving, self.scene.fixed if self.warped else self.scene.moving, asked)
         if asked.feature_pooling:
             moving = alike(moving, fixed.grid, corners=asked.control_interpolation == "Corners")
-        start, mask = self.scene.start, _mask_in(self.scene.moving_mask, moving.grid)
+        start, mask = self.scene.start, _mask_in(self.scene.moving_mask, moving)
         if self.warped:
             start, mask = Start.of(None, self.scene.grid), None
         elif isinstance(self.motion, Flow) and start.displacement is not None:
             moving, known = self._carried(moving, mask, fixed.grid)
-            start, mask = Start.of(None, self.scene.grid), _mask_in(known, moving.grid)
+            start, mask = Start.of(None, self.scene.grid), _mask_in(known, moving)
         expansion = self.motion.nodes.expansion(self.scene.grid, fixed.grid, fixed.data)
         forward = self._compared(fixed, self.scene.fixed_mask, moving, start, mask)
         if self.settings.fine_transform != "SymmetricSVF":
             return [Term(forward, expansion, fixed.grid.shape)]
         here, known = self._carried(moving, mask, fixed.grid, start)
         still = Start.of(None, self.scene.grid)
-        backward = self._compared(here, known, fixed, still, _mask_in(self.scene.fixed_mask, fixed.grid))
+        backward = self._compared(here, known, fixed, still, _mask_in(self.scene.fixed_mask, fixed))
         halves = [replace(each, weight=each.weight / 2) for each in (forward, backward)]
         return [Term(each, expansion, fixed.grid.shape, bool(n)) for n, each in enumerate(halves)]
 
@@ -227,10 +227,12 @@ def _placed(features: Image, image: Image, asked: FineSettings) -> Image:
     return stretched(features.data, image.grid)
 
 
-def _mask_in(mask: Mask | None, grid: Grid) -> MovingMask | None:
+def _mask_in(mask: Mask | None, features: Image) -> MovingMask | None:
     """A mask for points in the voxels of a map."""
     if mask is None:
         return None
     inverse = torch.tensor(mask.grid.inverse_matrix.copy())
-    shift = inverse @ (torch.tensor(grid.origin, dtype=torch.float64) - torch.tensor(mask.grid.origin).double())
-    return MovingMask(mask.inside, inverse @ torch.tensor(grid.matrix.copy()), shift[:, None])
+    origins = torch.tensor([features.grid.origin, mask.grid.origin], dtype=torch.float64)
+    turn = inverse @ torch.tensor(features.grid.matrix.copy())
+    shift = inverse @ (origins[0] - origins[1])[:, None]
+    return MovingMask(mask.inside, turn.to(features.data), shift.to(features.data))

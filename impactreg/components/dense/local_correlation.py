@@ -28,7 +28,9 @@ class LocalCorrelation:
         self._radius = radius
 
     def __call__(self, moving: Lattice, weights: Lattice) -> tuple[Tensor, Lattice, Lattice]:
-        """The value, its derivative to the moving values, and how strongly it curves with each of them, about."""
+        """The value, its derivative to the moving values (exact but where boxes are flat), and how strongly it curves
+        with each of them, about.
+        """
         # a correlation does not change with the mean, and small numbers keep their digits
         f, m, w, box = self._fixed, moving - moving.mean(), weights, self._box
         count = box(w).clamp_(min=1.0)

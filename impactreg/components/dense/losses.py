@@ -11,13 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Features = Float[Tensor, "points channel"]
+from impactreg.components.metrics.distances import L1_COSINE_DECAY, Features, cosines, divisor
+
 Weights = Float[Tensor, " points"]
 Pointwise = Callable[[Features, Features], tuple[Weights, Features]]
 Joint = Callable[[Features, Features, Weights], tuple[Tensor, Features]]
-
-L1_COSINE_DECAY = 0.1
-TINY = 1e-12
 
 
 def l1(fixed: Features, moving: Features) -> tuple[Weights, Features]:
@@ -34,13 +32,13 @@ def l2(fixed: Features, moving: Features) -> tuple[Weights, Features]:
 
 def cosine(fixed: Features, moving: Features) -> tuple[Weights, Features]:
     """Minus f.m / (|f| |m|)."""
-    similarity, slope = _cosine(fixed, moving)
+    similarity, slope = cosines(fixed, moving)
     return -similarity, -slope
 
 
 def l1_cosine(fixed: Features, moving: Features) -> tuple[Weights, Features]:
     """Minus the mean over channels of f.m / (|f| |m|) exp(-0.1 |f - m|)."""
-    similarity, slope = _cosine(fixed, moving)
+    similarity, slope = cosines(fixed, moving)
     difference = moving - fixed
     decay = torch.exp(-L1_COSINE_DECAY * difference.abs())
     change = slope * decay.sum(dim=1, keepdim=True)
@@ -68,7 +66,10 @@ def ncc(fixed: Features, moving: Features, weights: Weights) -> tuple[Tensor, Fe
     """Minus the mean over channels of the weighted correlation over the points; a constant channel correlates by 0."""
     w = (weights / weights.sum())[:, None]
     f, m = fixed - (w * fixed).sum(dim=0), moving - (w * moving).sum(dim=0)
-    norm_f, norm_m = (_safe((w * v.square()).sum(dim=0).sqrt()) for v in (f, m))
+    norm_f, norm_m = (
+        divisor((w * v.square()).sum(dim=0).sqrt(), (w * whole.square()).sum(dim=0).sqrt())
+        for v, whole in ((f, fixed), (m, moving))
+    )
     f, m = f / norm_f, m / norm_m
     correlation = (w * f * m).sum(dim=0)
     constant = (norm_f == torch.inf) | (norm_m == torch.inf)
@@ -102,15 +103,3 @@ def size_of(name: str, features: Features) -> float:
     else:
         return 1.0
     return float(size) or 1.0
-
-
-def _cosine(fixed: Features, moving: Features) -> tuple[Weights, Features]:
-    norm_f, norm_m = (_safe(torch.linalg.vector_norm(v, dim=1, keepdim=True)) for v in (fixed, moving))
-    f, m = fixed / norm_f, moving / norm_m
-    similarity = (f * m).sum(dim=1, keepdim=True)
-    return similarity[:, 0], (f - similarity * m) / norm_m
-
-
-def _safe(norm: Tensor) -> Tensor:
-    """Norms with infinity for 0, so that a division by them gives 0."""
-    return norm.masked_fill(norm == 0, torch.inf)

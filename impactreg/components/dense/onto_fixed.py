@@ -6,7 +6,7 @@ from torch import Tensor
 
 from impactreg.components.interpolators import Interpolant, held_inside
 from impactreg.components.setup import PointMap
-from impactreg.components.warping import VOXELS_AT_ONCE, in_voxels
+from impactreg.components.warping import in_voxels, pieces
 from impactreg.images.grid import Grid
 from impactreg.images.image import Image
 from impactreg.images.masks import Mask
@@ -48,9 +48,8 @@ def field_on_top(displacement: Float[Tensor, "dim *space"], grid: Grid, transfor
     moved = torch.tensordot(world, displacement.flip(0), dims=1)
     if transform is None:
         return Image(moved.float(), grid)
-    pieces = iter(moved.reshape(n, -1).T.split(VOXELS_AT_ONCE))
-
-    def total(points: Float[Tensor, "points dim"]) -> Tensor:
-        return transform(points + next(pieces)) - points
-
-    return in_voxels(grid, total, n, torch.float32, displacement.device)
+    flat = moved.reshape(n, -1)
+    total = torch.empty(n, grid.number_of_voxels, dtype=torch.float32, device=flat.device)
+    for piece, points in pieces(grid, flat.device):
+        total[:, piece] = (transform(points + flat[:, piece].T) - points).T
+    return Image(total.reshape(n, *grid.shape), grid)

@@ -140,5 +140,5 @@ def _chequered(like: Field) -> Field:
     """1 and -1 in turn along every axis."""
     result = torch.ones_like(like)
     for axis in range(1, like.ndim):
-        result.narrow(axis, 0, like.shape[axis])[(slice(None),) * axis + (slice(1, None, 2),)] *= -1
+        result[(slice(None),) * axis + (slice(1, None, 2),)] *= -1
     return result

@@ -97,7 +97,7 @@ def _nearest_linear_map(field: Image) -> tuple[Tensor, Tensor]:
         line = field.data.mean(dim=others, dtype=torch.float64).cpu()
         index = torch.arange(line.shape[1], dtype=torch.float64) - (line.shape[1] - 1) / 2
         # a flat image says nothing about its normal; there the map is the identity
-        slopes.append(line @ index / index.square().sum().clamp(min=1.0))
+        slopes.append(line @ index / (float(index.square().sum()) or 1.0))
     change = torch.stack(slopes, dim=1) @ torch.tensor(field.grid.inverse_matrix.copy())
     mean = field.data.flatten(1).mean(dim=1, dtype=torch.float64).cpu()
     offset: Tensor = mean - change @ torch.tensor(field.grid.centre, dtype=torch.float64)

@@ -27,11 +27,6 @@ def flow(velocity: Field, steps: Sequence[float], squarings: int) -> Field:
     return displacement
 
 
-def composed(outer: Field, inner: Field, steps: Sequence[float]) -> Field:
-    """The displacement of one map after another: inner(x) + outer(x + inner(x))."""
-    return inner + _Lookup(inner, steps)(outer, inner)
-
-
 class _Lookup:
     """A field at displaced lattice points, linearly interpolated."""
 

@@ -1,19 +1,17 @@
 """The bending energy of a transform: how far it is, on average, from being affine around each sample."""
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
-from impactreg.components.metrics.metric import ImageMetric, MetricValue, in_mask
+from impactreg.components.metrics.metric import MetricValue, TransformMetric
 from impactreg.components.samplers import Samples
-from impactreg.components.transforms.transform import Combination, Points, Transform
+from impactreg.components.transforms.transform import Combination, Transform
 from impactreg.parameters import ParameterMap
 
 PIECE = 1 << 13
 """Samples that are worked on together; their second derivatives in 3D fill 2 MB."""
 
 
-class TransformBendingEnergyPenalty(ImageMetric, name="TransformBendingEnergyPenalty"):
+class TransformBendingEnergyPenalty(TransformMetric, name="TransformBendingEnergyPenalty"):
     """The mean over the samples of the sum of all squared second derivatives d2T_k/dx_i dx_j (1/mm^2), mixed ones
     counted twice (`itk::TransformBendingEnergyPenaltyTerm`; Rueckert et al. 1999, IEEE TMI 18, 712-721).
 
@@ -24,18 +22,12 @@ class TransformBendingEnergyPenalty(ImageMetric, name="TransformBendingEnergyPen
     second derivatives are not known, such as a deformation field.
     """
 
-    needs_fixed_values = False
-
     @classmethod
     def check_choice(cls, parameter_map: ParameterMap, label: str, transform: type[Transform]) -> None:
         """Refuses transforms whose second derivatives are not known: those that leave `local` as it is."""
         del label
         if transform.local is Transform.local:
             raise parameter_map.error("Transform", f"the second derivatives that {cls.names[0]} needs are not known")
-
-    def valid(self, points: Points) -> Bool[Tensor, " points"]:
-        """Which moving points lie in the mask of the moving image."""
-        return in_mask(self.scene.moving_mask, points)
 
     def evaluate(self, transform: Combination, samples: Samples, *, gradient: bool = True) -> MetricValue:
         """The mean energy and its gradient; raises `RegistrationError` when too few samples map into the mask."""

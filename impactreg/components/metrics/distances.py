@@ -27,6 +27,9 @@ JOINT_DISTANCES = frozenset({"NCC"})
 """Distances of all points together; the others are means of what each point gives alone."""
 
 L1_COSINE_DECAY = 0.1
+"""How fast L1Cosine falls with the difference of two features."""
+ROUNDING = 32
+"""Deviations from a mean up to so many units in the last place are what rounding makes of a constant."""
 
 
 def distance(name: str) -> Callable[[Distance], Distance]:
@@ -56,14 +59,14 @@ def l2(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
 @distance("Cosine")
 def cosine(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     """Minus the mean over points of f.m / (|f| |m|)."""
-    similarity, derivative = _cosine(fixed, moving)
+    similarity, derivative = cosines(fixed, moving)
     return -sums.mean(similarity), derivative / -len(fixed)
 
 
 @distance("L1Cosine")
 def l1_cosine(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     """Minus the mean over points and channels of f.m / (|f| |m|) exp(-0.1 |f - m|)."""
-    similarity, slope = _cosine(fixed, moving)
+    similarity, slope = cosines(fixed, moving)
     difference = moving - fixed
     decay = torch.exp(-L1_COSINE_DECAY * difference.abs())
     value = -sums.mean(similarity[:, None] * decay)
@@ -95,7 +98,10 @@ def dice(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
 def ncc(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     """Minus the mean over channels of the correlation over the points; a constant channel correlates by 0."""
     f, m = fixed - fixed.mean(dim=0), moving - moving.mean(dim=0)
-    norm_f, norm_m = (_safe(v.square().sum(dim=0).sqrt()) for v in (f, m))
+    norm_f, norm_m = (
+        divisor(v.square().sum(dim=0).sqrt(), whole.square().sum(dim=0).sqrt())
+        for v, whole in ((f, fixed), (m, moving))
+    )
     f, m = f / norm_f, m / norm_m
     correlation = (f * m).sum(dim=0)
     constant = (norm_f == torch.inf) | (norm_m == torch.inf)
@@ -103,14 +109,17 @@ def ncc(fixed: Features, moving: Features) -> tuple[Tensor, Features]:
     return -correlation.mean(), derivative / -fixed.shape[1]
 
 
-def _cosine(fixed: Features, moving: Features) -> tuple[Float[Tensor, " points"], Features]:
+def cosines(fixed: Features, moving: Features) -> tuple[Float[Tensor, " points"], Features]:
     """Cosine of each pair of vectors and its derivative to the moving one, both 0 where a vector is 0."""
-    norm_f, norm_m = (_safe(torch.linalg.vector_norm(v, dim=1, keepdim=True)) for v in (fixed, moving))
+    norm_f, norm_m = (divisor(torch.linalg.vector_norm(v, dim=1, keepdim=True)) for v in (fixed, moving))
     f, m = fixed / norm_f, moving / norm_m
     similarity = (f * m).sum(dim=1, keepdim=True)
     return similarity[:, 0], (f - similarity * m) / norm_m
 
 
-def _safe(norm: Tensor) -> Tensor:
-    """Norms with infinity for 0, so that a division by them gives 0."""
-    return norm.masked_fill(norm == 0, torch.inf)
+def divisor(norm: Tensor, before: "Tensor | float" = 0.0) -> Tensor:
+    """Norms with infinity for 0, so that a division by them gives 0.
+
+    `before` are the norms before a mean was taken away: what is left of a constant then is rounding, and counts as 0.
+    """
+    return norm.masked_fill(norm <= ROUNDING * torch.finfo(norm.dtype).eps * before, torch.inf)

@@ -74,7 +74,7 @@ def _bent(transform: BSplineTransform, extents: _Extents) -> _Extents | None:
     before = (transform.order - 1) / 2
     begin = torch.floor(middle - half - before - ROUNDING).long()
     end = torch.floor(middle + half - before + ROUNDING).long() + transform.order
-    taps = [int(n) for n in (end - begin).amax(dim=0) + 1]
+    taps = ((end - begin).amax(dim=0) + 1).tolist()
     if math.prod(taps) > MOST_TAPS:
         return None
     near = transform.parameters.reshape(grid.dimension, -1).index_select(1, _places(begin, taps, grid).reshape(-1))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from impactreg.components.boxes import BoxInterpolant, mapped
 from impactreg.components.interpolators import Interpolant, Interpolated
+from impactreg.components.memory import free_memory
 from impactreg.components.metrics.extents import Told, told
 from impactreg.components.metrics.fixed_features import FixedFeatures
 from impactreg.components.metrics.impact_mode import Comparison, Features, ImpactMetricSettings, Mode
@@ -279,5 +280,4 @@ def room(device: torch.device) -> int:
     """For how many voxels a device has room in one pass: a quarter of what is free on a GPU, at 4 kB a voxel."""
     if device.type != "cuda":
         return VOXELS_IN_MEMORY
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1 << 16, free // 4 // 4096)
+    return max(1 << 16, free_memory(device) // 4 // 4096)

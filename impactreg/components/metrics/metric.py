@@ -163,6 +163,19 @@ class ImageMetric(Metric):
             )
 
 
+class TransformMetric(ImageMetric):
+    """A metric of where samples go, whatever the intensities there; abstract.
+
+    Samples count where they are mapped into the moving mask, even beyond the moving image.
+    """
+
+    needs_fixed_values = False
+
+    def valid(self, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " points"]:
+        """Which moving points lie in the mask of the moving image."""
+        return in_mask(self.scene.moving_mask, points)
+
+
 def in_mask(mask: Mask | None, points: Float[Tensor, "points dim"]) -> Bool[Tensor, " points"]:
     """Which world points lie in a mask; all do where there is none."""
     return torch.ones_like(points[:, 0], dtype=torch.bool) if mask is None else mask.contains(points)

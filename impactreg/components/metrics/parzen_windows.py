@@ -132,7 +132,7 @@ class Bins:
         powers = [torch.ones_like(part), part]
         for _ in range(order - 1):
             powers.append(powers[-1] * part)
-        both = torch.stack(powers, dim=1) @ _polynomials(order).to(values.device)
+        both = torch.stack(powers, dim=1) @ _polynomials(order, values.device)
         shares, slopes = both[:, : order + 1], both[:, order + 1 :]
         if self.order == 0:
             shares = torch.stack([part < 0.5, part >= 0.5], dim=1).to(values.dtype)
@@ -177,8 +177,8 @@ def gathered(
     return (table.reshape(-1).index_select(0, under).reshape(shares.shape) * shares).sum(dim=1)
 
 
-@lru_cache(maxsize=4)
-def _polynomials(order: int) -> Float[Tensor, "powers taps_and_slopes"]:
+@lru_cache(maxsize=8)
+def _polynomials(order: int, device: torch.device) -> Float[Tensor, "powers taps_and_slopes"]:
     """What powers of the distance into a bin are multiplied by to give all weights of a B-spline and their slopes.
 
     One product with this is several times faster than a formula for each weight.
@@ -187,4 +187,4 @@ def _polynomials(order: int) -> Float[Tensor, "powers taps_and_slopes"]:
     _, weights, slopes = splines.weights_and_derivatives(order, part + (order - 1) / 2)
     powers = torch.stack([part**k for k in range(order + 1)], dim=1)
     matrix: Tensor = torch.linalg.solve(powers, torch.cat([weights, slopes], dim=1))
-    return matrix
+    return matrix.to(device)

@@ -1,11 +1,9 @@
 """Metrics of where points go, whatever the intensities there."""
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from impactreg.components.component import AnySettings, NoSettings
-from impactreg.components.metrics.metric import ImageMetric, Metric, MetricValue, Scene, in_mask, in_pieces
+from impactreg.components.metrics.metric import Metric, MetricValue, Scene, TransformMetric, in_mask, in_pieces
 from impactreg.components.samplers import Samples
 from impactreg.components.transforms.transform import Combination, Points
 from impactreg.errors import PointsError, RegistrationError
@@ -55,18 +53,12 @@ class CorrespondingPointsEuclideanDistanceMetric(Metric, name=NAME):
         return MetricValue(value, mapped.pull_back(unit / counted))
 
 
-class DisplacementMagnitudePenalty(ImageMetric, name="DisplacementMagnitudePenalty"):
+class DisplacementMagnitudePenalty(TransformMetric, name="DisplacementMagnitudePenalty"):
     """The mean of |T(x) - x|^2 (mm^2) over the samples, T being the whole transform with what comes before it
     (`itk::DisplacementMagnitudePenaltyTerm`).
 
     Samples count where T(x) is in the moving mask, even beyond the moving image.
     """
-
-    needs_fixed_values = False
-
-    def valid(self, points: Points) -> Bool[Tensor, " points"]:
-        """Which moving points lie in the mask of the moving image."""
-        return in_mask(self.scene.moving_mask, points)
 
     def evaluate(self, transform: Combination, samples: Samples, *, gradient: bool = True) -> MetricValue:
         """The mean squared displacement and its gradient."""

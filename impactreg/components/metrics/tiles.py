@@ -178,8 +178,9 @@ def candidates(patches: Boxes, lattice: Lattice, view: View, period: int) -> Ite
 def _kinds(columns: Sequence[Int[Tensor, " points"]]) -> Int[Tensor, " points"]:
     """One number from 0 on for each combination of the columns' values."""
     key, many = torch.zeros_like(columns[0]), 1
-    for column in columns:
-        least, most = (int(end) for end in torch.aminmax(column))
+    # one look at a device for all columns
+    ends = torch.stack([torch.stack(torch.aminmax(column)) for column in columns]).tolist()
+    for column, (least, most) in zip(columns, ends, strict=True):
         if least == most:
             continue
         if many * (most - least + 1) > MOST_KINDS:

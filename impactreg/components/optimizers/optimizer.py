@@ -24,6 +24,7 @@ from impactreg.images.masks import Mask
 from impactreg.parameters import Settings
 
 OUT_OF_ITERATIONS = "Maximum number of iterations has been reached"
+STOPPED = "The callback has stopped the registration"
 
 Cell = float | str
 """What a column of elastix's tables holds: a number, or a word such as a stop reason."""

@@ -28,7 +28,11 @@ def parameters_of(parameter_map: ParameterMap, needed: int) -> Float[Tensor, " p
     if counts != {len(values)}:
         where = parameter_map.where("TransformParameters")
         raise TransformError(f"{where}: {len(values)} TransformParameters are given where {needed} are needed")
-    return torch.tensor(values, dtype=torch.float64)
+    found = torch.tensor(values, dtype=torch.float64)
+    if not bool(found.isfinite().all()):
+        where = parameter_map.where("TransformParameters")
+        raise TransformError(f"{where}: TransformParameters must be finite numbers; take the file of another run")
+    return found
 
 
 def dimension_of(parameter_map: ParameterMap) -> int:

@@ -16,7 +16,6 @@ from impactreg.components.component import AnySettings, Component
 from impactreg.components.setup import Setup
 from impactreg.components.transforms.last_points import LastPoints
 from impactreg.components.transforms.local import AddedLocal, ComposedLocal, DifferentiatedLocal, Local
-from impactreg.errors import TransformError
 from impactreg.parameters import ParameterMap
 
 Points = Float[Tensor, "points dim"]
@@ -195,9 +194,3 @@ class Combination:
         if before is None:
             return [self]
         return [*(before.chain() if isinstance(before, Combination) else [Combination(before)]), self]
-
-
-def check_number(parameters: Parameters, needed: int, name: str) -> None:
-    """Raises `TransformError` unless there are as many parameters as the transform needs."""
-    if parameters.numel() != needed:
-        raise TransformError(f"{name} needs {needed} parameters, but there are {parameters.numel()}")

@@ -26,3 +26,10 @@ def test_the_derivative_is_exact_though_the_function_changes_too(generator):
     slope = ratio(moving, weights)[1]
     ahead, behind = (ratio(moving + step * direction, weights)[0] for step in (1e-6, -1e-6))
     assert float(slope @ direction) == pytest.approx(float((ahead - behind) / 2e-6), rel=1e-6)
+
+
+def test_an_image_of_one_value_says_nothing():
+    moving = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    value, slope, _ = CorrelationRatio(torch.full((4,), 7.0), 64, 2.0)(moving, torch.ones(4))
+    assert float(value) == pytest.approx(float(moving.var(correction=0)) / 2)
+    torch.testing.assert_close(slope, (moving - 3) / 4)

@@ -87,3 +87,9 @@ def test_two_constant_fields_are_drawn_to_each_others_inverse() -> None:
 def test_fields_of_one_cell_can_be_drawn_together() -> None:
     field = torch.ones(3, 1, 1, 4)
     assert mutually_inverse(field, -field).isfinite().all()
+
+
+def test_a_displacement_from_one_of_two_cells_leads_to_the_other() -> None:
+    forward, backward = torch.zeros(2, 3, 1, 1, 2)
+    forward[2, 0, 0, 0], backward[2, 0, 0, 1] = 1.0, -1.0
+    assert float(mutually_inverse(forward, backward)[2, 0, 0, 0]) == 1.0

@@ -51,3 +51,11 @@ def test_a_distance_over_its_size_does_not_know_the_unit_of_the_features(name, g
         f, m = fixed * unit, moving * unit
         values.append(float(POINTWISE[name](f, m)[0].mean()) / size_of(name, f))
     assert values[0] == pytest.approx(values[1])
+
+
+def test_a_channel_that_is_constant_but_for_rounding_correlates_by_zero(generator):
+    fixed, moving = torch.randn(2, 5000, 3, generator=generator)
+    fixed[:, 1], moving[:, 2] = 0.7, 0.3
+    value, slope = JOINT["NCC"](fixed, moving, (torch.arange(5000) % 3 > 0).float())
+    assert abs(float(value)) < 0.1
+    assert not slope[:, 1:].any()

@@ -62,3 +62,11 @@ def test_the_inverse_of_a_translation_takes_moving_points_back():
     found = inverse_field(start, torch.zeros(3, *GRID.shape), GRID, moving)
     assert found.grid.same_as(moving)
     torch.testing.assert_close(found.data.flatten(1).T.double(), -shift.expand(120, 3), atol=1e-5, rtol=0)
+
+
+def test_the_linear_part_of_two_planes_is_exact():
+    grid = Grid.of((6, 5, 2), (2.0, 2.5, 3.0))
+    ramp = (0.05 * grid.points()).T.reshape(3, *grid.shape)
+    start = Start.of(Combination(DeformationFieldTransform(Image(ramp.float(), grid))), grid)
+    torch.testing.assert_close(start.matrix, 1.05 * torch.eye(3).double(), atol=1e-5, rtol=0)
+    assert start.displacement is None

@@ -9,18 +9,77 @@ from torch import Tensor, nn
 
 from impactreg.components.interpolators import BSplineInterpolator
 from impactreg.components.metrics.metric import Metric, Scene
-from impactreg.components.samplers import Samples
+from impactreg.components.samplers import RandomSampler, Samples
 from impactreg.components.transforms.bspline import BSplineTransform
 from impactreg.components.transforms.linear import AffineTransform, TranslationTransform
 from impactreg.components.transforms.rotating import EulerTransform
 from impactreg.components.transforms.transform import Combination
-from impactreg.images import Grid, Image
+from impactreg.images import Grid, Image, Mask
 from impactreg.models.extractor import torchscript
 from impactreg.parameters import ParameterMap
 
 CENTRE = torch.tensor([10.0, 12.0, 11.0], dtype=torch.float64)
 GRID = Grid.of((12, 14, 13), (2.0, 1.8, 1.9), (-1.0, 0.5, -0.5))
 CONTROL = Grid.of((6, 6, 6), (9, 9, 9), (-13, -11, -12))
+
+
+class Convolutions(nn.Module):
+    """Two layers of 3x3x3 convolutions, the second at every second voxel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv3d(1, 4, 3, padding=1)
+        self.second = nn.Conv3d(4, 6, 3, padding=1, stride=2)
+
+    def forward(self, x: Tensor, number: Tensor) -> list[Tensor]:
+        first = torch.tanh(self.first(x))
+        return [first, torch.tanh(self.second(first))]
+
+
+class SmallUNet(nn.Module):
+    """One level down and up again, with a field of view of 10 voxels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.down = nn.Conv3d(1, 3, 3, padding=1)
+        self.below = nn.Conv3d(3, 4, 3, padding=1)
+        self.up = nn.Conv3d(7, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        first = torch.relu(self.down(x))
+        second = torch.relu(self.below(nn.functional.max_pool3d(first, 2)))
+        wide = nn.functional.interpolate(second, scale_factor=2.0, mode="nearest")
+        return [torch.tanh(self.up(torch.cat([first, wide], dim=1)))]
+
+
+class Pointwise(nn.Module):
+    """Features that depend on each voxel alone."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [torch.cat([x, torch.sin(x), torch.exp(-x / 4)], dim=1)]
+
+
+class Differences(nn.Module):
+    """Differences to the next voxel along x, y and z, and the number of voxels along each."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        d = torch.zeros_like(x).repeat(1, 3, 1, 1, 1)
+        d[:, 0:1, :, :, :-1] = x[:, :, :, :, 1:] - x[:, :, :, :, :-1]
+        d[:, 1:2, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
+        d[:, 2:3, :-1] = x[:, :, 1:] - x[:, :, :-1]
+        return [d]
+
+
+class Colours(nn.Module):
+    """Takes three channels."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [(x * torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1, 1)).sum(dim=1, keepdim=True)]
+
+
+NETWORKS = {each.__name__: each for each in (Convolutions, SmallUNet, Pointwise, Differences, Colours)}
 
 
 def numbers(*values: float) -> Tensor:
@@ -88,6 +147,15 @@ def samples() -> Samples:
 
 
 @pytest.fixture
+def voxels(pair: tuple[Image, Image]) -> Samples:
+    """Voxels of the fixed image well inside of it."""
+    fixed = pair[0]
+    settings = RandomSampler.Settings.read(ParameterMap.from_dict({"NumberOfSpatialSamples": 150}))
+    mask = Mask(torch.ones(fixed.grid.shape, dtype=torch.bool), fixed.grid)
+    return RandomSampler(settings, fixed, mask, torch.Generator().manual_seed(5)).draw(values=False)
+
+
+@pytest.fixture
 def transforms() -> dict[str, Combination]:
     """A transform of each kind, all of them small."""
     noise = torch.randn(3 * CONTROL.number_of_voxels, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -103,9 +171,10 @@ def transforms() -> dict[str, Combination]:
 
 @pytest.fixture
 def network(tmp_path: Path) -> Callable[..., str]:
-    """Scripts a module and gives the path of its file."""
+    """Scripts a module, or one of `NETWORKS` by its name, and gives the path of its file."""
 
-    def save(module: nn.Module, name: str = "net.pt") -> str:
+    def save(given: "nn.Module | str", name: str = "net.pt", dtype: torch.dtype = torch.float32) -> str:
+        module = NETWORKS[given]().to(dtype) if isinstance(given, str) else given
         with torchscript():
             torch.jit.script(module.eval()).save(str(tmp_path / name))
         return str(tmp_path / name)

@@ -136,3 +136,12 @@ def test_a_channel_that_is_constant_correlates_by_zero(features):
     kept = [0, 2, 4]
     assert float(value) == pytest.approx(float(-correlation(fixed[:, kept], moving[:, kept]).sum() / 5))
     assert not bool(derivative[:, [1, 3]].any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_channel_that_is_constant_but_for_rounding_correlates_by_zero(dtype, generator):
+    fixed, moving = torch.randn(2, 5000, 3, generator=generator, dtype=dtype)
+    fixed[:, 1], moving[:, 2] = 0.7, 0.3
+    value, derivative = DISTANCES["NCC"](fixed, moving)
+    assert float(value) == pytest.approx(float(-correlation(fixed[:, :1], moving[:, :1]).sum() / 3), abs=1e-6)
+    assert not bool(derivative[:, 1:].any())

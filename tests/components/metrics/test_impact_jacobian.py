@@ -10,7 +10,7 @@ from impactreg.components.boxes import Boxes
 from impactreg.components.metrics import impact_jacobian
 from impactreg.components.metrics.distances import DISTANCES
 from impactreg.components.metrics.metric import Metric
-from impactreg.components.samplers import FullSampler, GridSampler, RandomSampler, Samples
+from impactreg.components.samplers import FullSampler, GridSampler, Samples
 from impactreg.components.setup import Setup
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Combination, Transform
@@ -20,37 +20,7 @@ from impactreg.images.files import read_image
 from impactreg.parameters import ParameterMap
 
 CASES = [f"{distance}_{kind}" for distance in DISTANCES for kind in ("translation", "bspline")]
-
-
-class Convolutions(nn.Module):
-    """Two layers of 3x3x3 convolutions, the second at every second voxel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Conv3d(1, 4, 3, padding=1)
-        self.second = nn.Conv3d(4, 6, 3, padding=1, stride=2)
-
-    def forward(self, x: Tensor, number: Tensor) -> list[Tensor]:
-        first = torch.tanh(self.first(x))
-        return [first, torch.tanh(self.second(first))]
-
-
-class SmallUNet(nn.Module):
-    """One level down and up again, with a field of view of 10 voxels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.down = nn.Conv3d(1, 3, 3, padding=1)
-        self.below = nn.Conv3d(3, 4, 3, padding=1)
-        self.up = nn.Conv3d(7, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        first = torch.relu(self.down(x))
-        second = torch.relu(self.below(nn.functional.max_pool3d(first, 2)))
-        wide = nn.functional.interpolate(second, scale_factor=2.0, mode="nearest")
-        return [torch.tanh(self.up(torch.cat([first, wide], dim=1)))]
+MIND = "MIND/R1D1_3D.pt"
 
 
 class Flat(nn.Module):
@@ -65,37 +35,12 @@ class Flat(nn.Module):
         return [torch.tanh(self.first(x))]
 
 
-class Pointwise(nn.Module):
-    """Features that depend on each voxel alone."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [torch.cat([x, torch.sin(x), torch.exp(-x / 4)], dim=1)]
-
-
-class Differences(nn.Module):
-    """Differences to the next voxel along x, y and z, and the number of voxels along each."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        d = torch.zeros_like(x).repeat(1, 3, 1, 1, 1)
-        d[:, 0:1, :, :, :-1] = x[:, :, :, :, 1:] - x[:, :, :, :, :-1]
-        d[:, 1:2, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
-        d[:, 2:3, :-1] = x[:, :, 1:] - x[:, :, :-1]
-        return [d]
-
-
 class Told(nn.Module):
     """What a model of four arguments is told, as features."""
 
     def forward(self, x: Tensor, number: Tensor, statistics: Tensor, direction: Tensor) -> list[Tensor]:
         told = torch.cat([statistics, direction.flatten().float(), number.float()[None]])
         return [x + told[None, :, None, None, None]]
-
-
-class Colours(nn.Module):
-    """Takes three channels."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [(x * torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1, 1)).sum(dim=1, keepdim=True)]
 
 
 def keys(path, **more):
@@ -168,22 +113,15 @@ def test_the_gradient_is_that_of_the_value(
     given = metric(
         "Impact",
         *precise,
-        **keys(network(Convolutions().double()), ImpactLayersMask0="11", ImpactDistance0=distance),
+        **keys(network("Convolutions", dtype=torch.float64), ImpactLayersMask0="11", ImpactDistance0=distance),
     )
     assert_slopes(given, transforms[kind], samples, rtol=1e-5, step=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["affine", "spline"])
-def test_the_gradient_of_mind_is_that_of_the_value(metric, precise, samples, transforms, assert_slopes, mind, kind):
-    given = metric("Impact", *precise, **keys(mind, ImpactPatchSize0=[5, 6, 7], ImpactVoxelSize0=[1, 1.5, 1.2]))
+def test_the_gradient_of_mind_is_that_of_the_value(metric, precise, samples, transforms, assert_slopes, kind):
+    given = metric("Impact", *precise, **keys(MIND, ImpactPatchSize0=[5, 6, 7], ImpactVoxelSize0=[1, 1.5, 1.2]))
     assert_slopes(given, transforms[kind], samples, rtol=1e-5, step=1e-5)
-
-
-@pytest.fixture
-def mind(tmp_path_factory, monkeypatch):
-    """The built-in MIND, made in a folder of its own."""
-    monkeypatch.setenv("IMPACTREG_CACHE", str(tmp_path_factory.getbasetemp() / "models"))
-    return "MIND/R1D1_3D.pt"
 
 
 @pytest.mark.parametrize("compose", [True, False])
@@ -191,7 +129,7 @@ def mind(tmp_path_factory, monkeypatch):
 def test_the_gradient_on_top_of_an_initial_transform_is_that_of_the_value(
     metric, network, precise, samples, transforms, assert_slopes, current, initial, compose
 ):
-    given = metric("Impact", *precise, **keys(network(Convolutions().double())))
+    given = metric("Impact", *precise, **keys(network("Convolutions", dtype=torch.float64)))
     both = Combination(transforms[current].current, transforms[initial], compose)
     assert_slopes(given, both, samples, rtol=1e-5, step=1e-5)
 
@@ -210,14 +148,14 @@ def test_the_gradient_with_a_mask_and_an_oblique_fixed_image_is_that_of_the_valu
         oblique,
         moving,
         changes={"moving_mask": Mask(inside, moving.grid)},
-        **keys(network(Convolutions().double()), ImpactLayersMask0="01", RequiredRatioOfValidSamples=0.05),
+        **keys(network("Convolutions", dtype=torch.float64), ImpactLayersMask0="01", RequiredRatioOfValidSamples=0.05),
     )
     assert_slopes(given, transforms[kind], samples, rtol=1e-5, step=1e-5)
 
 
 def test_the_gradient_may_be_scaled(metric, network, pair, samples, transforms):
     plain, scaled = (
-        metric("Impact", *pair, **keys(network(Convolutions())), **scales).evaluate(transforms["translation"], samples)
+        metric("Impact", *pair, **keys(network("Convolutions")), **scales).evaluate(transforms["translation"], samples)
         for scales in ({}, {"MovingImageDerivativeScales": [1, 0.5, 0]})
     )
     assert scaled.value == plain.value
@@ -227,24 +165,15 @@ def test_the_gradient_may_be_scaled(metric, network, pair, samples, transforms):
 # The same features, by cheaper ways.
 
 
-@pytest.fixture
-def voxels(pair):
-    """Voxels of the fixed image well inside of it."""
-    fixed = pair[0]
-    settings = RandomSampler.Settings.read(ParameterMap.from_dict({"NumberOfSpatialSamples": 150}))
-    mask = Mask(torch.ones(fixed.grid.shape, dtype=torch.bool), fixed.grid)
-    return RandomSampler(settings, fixed, mask, torch.Generator().manual_seed(5)).draw(values=False)
-
-
 @pytest.mark.parametrize("times", [1, 2, 0.5])
 @pytest.mark.parametrize(
     ("net", "mask", "patch"),
-    [(Convolutions, "11", 5), (Convolutions, "10", 5), (SmallUNet, "1", 14), (SmallUNet, "1", 12)],
+    [("Convolutions", "11", 5), ("Convolutions", "10", 5), ("SmallUNet", "1", 14), ("SmallUNet", "1", 12)],
 )
 def test_shared_tiles_give_the_metric_and_the_gradient_of_patches(
     metric, network, pair, voxels, transforms, net, mask, patch, times
 ):
-    path, voxel = network(net()), [times * s for s in pair[0].grid.spacing]
+    path, voxel = network(net), [times * s for s in pair[0].grid.spacing]
     patches, dense = (
         metric(
             "Impact",
@@ -274,7 +203,7 @@ def test_all_voxels_are_evaluated_in_tiles_without_being_asked_for(metric, netwo
     given = metric(
         "Impact",
         *pair,
-        **keys(network(Convolutions()), ImpactVoxelSize0=list(fixed.grid.spacing), ImpactLayersMask0="11"),
+        **keys(network("Convolutions"), ImpactVoxelSize0=list(fixed.grid.spacing), ImpactLayersMask0="11"),
     )
     tiles = shown(given, samples).tiles[0]
     assert tiles.tile_of is not None
@@ -282,13 +211,13 @@ def test_all_voxels_are_evaluated_in_tiles_without_being_asked_for(metric, netwo
 
 
 def test_a_model_sees_no_more_of_a_patch_than_its_features_depend_on(metric, network, pair, samples):
-    given = metric("Impact", *pair, **keys(network(Convolutions()), ImpactPatchSize0=11, ImpactLayersMask0="11"))
+    given = metric("Impact", *pair, **keys(network("Convolutions"), ImpactPatchSize0=11, ImpactLayersMask0="11"))
     assert shown(given, samples).tiles[0].boxes.shape == (5, 5, 5)
 
 
 @pytest.mark.parametrize("size", [1, 17, 69, 500])
 def test_the_number_of_patches_at_once_changes_nothing(metric, network, pair, samples, transforms, size):
-    asked = keys(network(Convolutions()), ImpactLayersMask0="11", ImpactDistance0=["NCC", "L1Cosine"])
+    asked = keys(network("Convolutions"), ImpactLayersMask0="11", ImpactDistance0=["NCC", "L1Cosine"])
     whole, pieces = (metric("Impact", *pair, **asked, **more) for more in ({}, {"ImpactBatchSize": size}))
     for transform in (transforms["spline"], transforms["affine"]):
         expected, found = (m.evaluate(transform, samples) for m in (whole, pieces))
@@ -298,7 +227,7 @@ def test_the_number_of_patches_at_once_changes_nothing(metric, network, pair, sa
 
 @pytest.mark.parametrize("memory", [100, 1000])
 def test_tiles_at_once_change_nothing(metric, network, pair, voxels, transforms, monkeypatch, memory):
-    asked = keys(network(Convolutions()), ImpactEvaluation="Dense", ImpactVoxelSize0=list(pair[0].grid.spacing))
+    asked = keys(network("Convolutions"), ImpactEvaluation="Dense", ImpactVoxelSize0=list(pair[0].grid.spacing))
     expected = metric("Impact", *pair, **asked).evaluate(transforms["spline"], voxels)
     monkeypatch.setattr(impact_jacobian, "VOXELS_IN_MEMORY", memory)
     found = metric("Impact", *pair, **asked).evaluate(transforms["spline"], voxels)
@@ -321,7 +250,7 @@ def ramp(grid, *slopes):
 
 
 def test_patches_with_sides_of_different_length_keep_their_axes(metric, network, pair, central):
-    asked = keys(network(Differences()), ImpactPatchSize0=[3, 5, 7], ImpactVoxelSize0=[1.5, 0.5, 0.8])
+    asked = keys(network("Differences"), ImpactPatchSize0=[3, 5, 7], ImpactVoxelSize0=[1.5, 0.5, 0.8])
     given = metric("Impact", *(ramp(i.grid, 1, 10, 100) for i in pair), **asked)
     features = shown(given, central).fixed[0]
     torch.testing.assert_close(features, torch.tensor([1.5, 5, 80]).expand(20, 3), rtol=1e-2, atol=1e-2)
@@ -329,7 +258,7 @@ def test_patches_with_sides_of_different_length_keep_their_axes(metric, network,
 
 def test_patches_lie_along_the_axes_of_the_fixed_image(metric, network, pair, central):
     moving, fixed = pair
-    asked = keys(network(Differences()), ImpactPatchSize0=3)
+    asked = keys(network("Differences"), ImpactPatchSize0=3)
     given = metric("Impact", ramp(fixed.grid, 1, 10, 100), ramp(moving.grid, 1, 10, 100), **asked)
     expected = 1.5 * (torch.tensor([1.0, 10, 100]).double() @ torch.tensor(fixed.grid.direction).double())
     torch.testing.assert_close(shown(given, central).fixed[0][5].double(), expected, rtol=1e-2, atol=1e-1)
@@ -356,7 +285,7 @@ def test_a_sample_counts_where_its_whole_patch_is_in_the_moving_image_and_mask(m
     grid = Grid.of((40, 40, 40), (1, 1, 1), (-5, -5, -5))
     fixed = moving = ramp(grid, 0.1, 0.2, 0.3)
     points = torch.tensor([[x, 12.0, 12.0] for x in (12.0, 20.0, 28.0, 30.4, 30.6, 34.4)]).double()
-    path = network(Pointwise())
+    path = network("Pointwise")
     for evaluation in ("Patches", "Auto"):
         asked = keys(
             path, ImpactPatchSize0=5, ImpactVoxelSize0=2, ImpactEvaluation=evaluation, CheckNumberOfSamples=False
@@ -379,7 +308,7 @@ def test_patches_may_leave_the_fixed_image_whose_border_is_mirrored(metric, netw
         "Impact",
         Image.of(values),
         ramp(Grid.of((99, 99, 99), None, (-45, -45, -45)), 1, 0, 0),
-        **keys(network(Pointwise()), ImpactPatchSize0=[1, 1, 1], ImpactVoxelSize0=1),
+        **keys(network("Pointwise"), ImpactPatchSize0=[1, 1, 1], ImpactVoxelSize0=1),
     )
     box = given.mode.fixed
     outside = torch.tensor([[-3.0, 4, 4], [10.0, 4, 4], [27.0, 4, 4]]).double()
@@ -389,7 +318,7 @@ def test_patches_may_leave_the_fixed_image_whose_border_is_mirrored(metric, netw
 
 
 def test_too_many_samples_outside_are_an_error(metric, network, pair, samples):
-    given = metric("Impact", *pair, **keys(network(Convolutions())))
+    given = metric("Impact", *pair, **keys(network("Convolutions")))
     with pytest.raises(
         RegistrationError, match=r"^Too many samples map outside moving image buffer: 0 / 70 are inside"
     ):
@@ -400,7 +329,7 @@ def test_too_many_samples_outside_are_an_error(metric, network, pair, samples):
 
 
 def test_planes_of_a_2d_model_see_the_sample_in_their_middle(metric, network, pair, samples):
-    path = network(Pointwise())
+    path = network("Pointwise")
     flat = metric("Impact", *pair, **keys(path, ImpactDimension0=2, ImpactPatchSize0=5))
     solid = metric("Impact", *pair, **keys(path, ImpactPatchSize0=1))
     torch.testing.assert_close(shown(flat, samples).fixed[0], shown(solid, samples).fixed[0], rtol=1e-5, atol=1e-5)
@@ -455,7 +384,7 @@ def test_the_gradient_in_2d_images_is_that_of_the_value(metric, network, image, 
 
 
 def test_layers_of_two_models_are_summed_by_their_weights(metric, network, pair, samples):
-    paths = [network(Convolutions(), "first.pt"), network(Pointwise(), "second.pt")]
+    paths = [network("Convolutions", "first.pt"), network("Pointwise", "second.pt")]
     one, two = (
         metric("Impact", *pair, **keys(p, ImpactLayersMask0=m, ImpactDistance0=d)).evaluate(shift(1, 0, 0), samples)
         for p, m, d in zip(paths, ("01", "1"), ("DotProduct", "NCC"), strict=True)
@@ -471,7 +400,7 @@ def test_layers_of_two_models_are_summed_by_their_weights(metric, network, pair,
 def test_a_sample_counts_for_all_models_or_for_none(metric, network, pair):
     fixed = moving = ramp(Grid.of((40, 40, 40), (1, 1, 1), (-5, -5, -5)), 0.1, 0.2, 0.3)
     points = torch.tensor([[x, 12.0, 12.0] for x in (12.0, 20.0, 30.0, 31.0)]).double()
-    paths = [network(Convolutions(), "first.pt"), network(Pointwise(), "second.pt")]
+    paths = [network("Convolutions", "first.pt"), network("Pointwise", "second.pt")]
     asked = keys(paths, ImpactPatchSize0=[3, 3, 3, 11, 11, 11], ImpactVoxelSize0=1, ImpactDistance0="DotProduct")
     found = metric("Impact", fixed, moving, **asked).evaluate(shift(0, 0, 0), at_points(points))
     expected = metric("Impact", fixed, moving, **asked).evaluate(shift(0, 0, 0), at_points(points[:2]))
@@ -479,13 +408,13 @@ def test_a_sample_counts_for_all_models_or_for_none(metric, network, pair):
 
 
 def test_fixed_and_moving_models_may_differ_in_patch_and_voxel_size(metric, network, pair, samples):
-    same = metric("Impact", *pair, **keys(network(Pointwise()), ImpactPatchSize0=3, ImpactDistance0="Dice"))
+    same = metric("Impact", *pair, **keys(network("Pointwise"), ImpactPatchSize0=3, ImpactDistance0="Dice"))
     apart = metric(
         "Impact",
         *pair,
         ImpactMode="Jacobian",
-        ImpactFixedModelsPath0=network(Pointwise(), "fixed.pt"),
-        ImpactMovingModelsPath0=network(Pointwise(), "moving.pt"),
+        ImpactFixedModelsPath0=network("Pointwise", "fixed.pt"),
+        ImpactMovingModelsPath0=network("Pointwise", "moving.pt"),
         ImpactVoxelSize0=1.5,
         ImpactMovingVoxelSize0=1,
         ImpactFixedPatchSize0=[3, 4, 5],
@@ -498,7 +427,7 @@ def test_fixed_and_moving_models_may_differ_in_patch_and_voxel_size(metric, netw
 
 def test_random_channels_change_from_iteration_to_iteration_and_repeat_with_the_seed(metric, network, pair, samples):
     def run(seed):
-        asked = keys(network(Pointwise()), ImpactSubsetFeatures0=1, ImpactDistance0="DotProduct")
+        asked = keys(network("Pointwise"), ImpactSubsetFeatures0=1, ImpactDistance0="DotProduct")
         given = metric("Impact", *pair, seed=seed, **asked)
         return [given.evaluate(shift(0, 0, 0), samples).value for _ in range(12)]
 
@@ -509,7 +438,9 @@ def test_random_channels_change_from_iteration_to_iteration_and_repeat_with_the_
 
 def test_the_gradient_of_some_channels_is_that_of_the_value(metric, network, precise, samples, transforms):
     def value(by, gradient=False):
-        asked = keys(network(Convolutions().double()), ImpactSubsetFeatures0=2, ImpactDistance0="DotProduct")
+        asked = keys(
+            network("Convolutions", dtype=torch.float64), ImpactSubsetFeatures0=2, ImpactDistance0="DotProduct"
+        )
         transform = transforms["affine"]
         moved = transform.with_parameters(transform.parameters + by)
         return metric("Impact", *precise, seed=3, **asked).evaluate(moved, samples, gradient=gradient)
@@ -524,7 +455,7 @@ def test_the_gradient_of_some_channels_is_that_of_the_value(metric, network, pre
 def test_the_gradient_of_principal_components_is_that_of_the_value(
     metric, network, precise, samples, transforms, assert_slopes, distance
 ):
-    asked = keys(network(Convolutions().double()), ImpactPCA0=2, ImpactDistance0=distance)
+    asked = keys(network("Convolutions", dtype=torch.float64), ImpactPCA0=2, ImpactDistance0=distance)
     given = metric("Impact", *precise, **asked)
     assert_slopes(given, transforms["affine"], samples, rtol=1e-5, step=1e-5)
     assert given.mode.comparisons[0].basis.shape == (4, 2)
@@ -532,12 +463,12 @@ def test_the_gradient_of_principal_components_is_that_of_the_value(
 
 def test_all_principal_components_keep_every_difference(metric, network, pair, samples):
     plain, turned = (
-        metric("Impact", *pair, **keys(network(Pointwise()), ImpactPCA0=n, ImpactDistance0="NCC")) for n in (0, 3)
+        metric("Impact", *pair, **keys(network("Pointwise"), ImpactPCA0=n, ImpactDistance0="NCC")) for n in (0, 3)
     )
     values = [[m.evaluate(shift(by, 0, 0), samples).value for by in (0, 1)] for m in (plain, turned)]
     assert all(-1 <= v <= 1 for row in values for v in row)
     squared = [
-        metric("Impact", *pair, **keys(network(Pointwise()), ImpactPCA0=n, ImpactDistance0="L2")) for n in (0, 3)
+        metric("Impact", *pair, **keys(network("Pointwise"), ImpactPCA0=n, ImpactDistance0="L2")) for n in (0, 3)
     ]
     for m in squared:
         m.evaluate(shift(0, 0, 0), samples)
@@ -550,7 +481,7 @@ def test_all_principal_components_keep_every_difference(metric, network, pair, s
 
 def test_identical_images_give_zero_and_no_gradient(metric, network, pair, samples):
     fixed = pair[0]
-    found = metric("Impact", fixed, fixed, **keys(network(Convolutions()), ImpactLayersMask0="11")).evaluate(
+    found = metric("Impact", fixed, fixed, **keys(network("Convolutions"), ImpactLayersMask0="11")).evaluate(
         shift(0, 0, 0), samples
     )
     assert found.value == pytest.approx(0, abs=1e-8)
@@ -561,9 +492,9 @@ def test_one_channel_is_repeated_for_a_model_of_several(metric, network, pair, s
     given = metric(
         "Impact",
         *pair,
-        **keys(network(Colours(), "colours.pt"), ImpactNumberOfChannels0=3, ImpactDistance0="DotProduct"),
+        **keys(network("Colours", "colours.pt"), ImpactNumberOfChannels0=3, ImpactDistance0="DotProduct"),
     )
-    plain = metric("Impact", *pair, **keys(network(Pointwise()), ImpactPatchSize0=1))
+    plain = metric("Impact", *pair, **keys(network("Pointwise"), ImpactPatchSize0=1))
     expected = 7 * shown(plain, samples).fixed[0][:, :1]
     torch.testing.assert_close(shown(given, samples).fixed[0], expected)
     assert_slopes(given, shift(0.3, 0.2, 0.1), samples, rtol=1e-2, step=1e-2)

@@ -23,13 +23,6 @@ from impactreg.parameters import ParameterMap
 CASES = [f"Static_{name}_{transform}" for name in ("Cosine", "L1Cosine") for transform in ("translation", "bspline")]
 
 
-class Pointwise(nn.Module):
-    """Features that depend on each voxel alone: they turn with the image."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [torch.cat([x, torch.sin(x), torch.exp(-x / 4)], dim=1)]
-
-
 class Strided(nn.Module):
     """The image, and every second voxel of it."""
 
@@ -118,12 +111,12 @@ def test_the_gradient_is_that_of_the_value(metric, network, pair, samples, trans
 def test_the_gradient_on_top_of_an_initial_transform_is_that_of_the_value(
     metric, network, pair, samples, transforms, assert_slopes, compose
 ):
-    given = metric("Impact", *pair, **keys(network(Pointwise())))
+    given = metric("Impact", *pair, **keys(network("Pointwise")))
     assert_slopes(given, Combination(transforms["affine"].current, transforms["spline"], compose), samples, rtol=1e-5)
 
 
 def test_the_gradient_may_be_scaled(metric, network, pair, samples, transforms):
-    layers = keys(network(Pointwise()))
+    layers = keys(network("Pointwise"))
     plain, scaled = (
         metric("Impact", *pair, **layers, **scales).evaluate(transforms["translation"], samples)
         for scales in ({}, {"MovingImageDerivativeScales": [1, 0.5, 0]})
@@ -159,7 +152,7 @@ def test_identical_images_give_zero_and_no_gradient(metric, network, image, samp
 @pytest.mark.parametrize("distance", ["Cosine", "L1Cosine", "NCC", "Dice"])
 def test_identical_images_are_an_optimum_of_every_likeness(metric, network, image, samples, distance):
     fixed = image(Grid.of((12, 14, 13), (2.0, 1.8, 1.9), (-1.0, 0.5, -0.5)))
-    given = metric("Impact", fixed, fixed, **keys(network(Pointwise()), ImpactDistance0=distance))
+    given = metric("Impact", fixed, fixed, **keys(network("Pointwise"), ImpactDistance0=distance))
     if distance == "Dice":
         assert given.evaluate(shift(0, 0, 0), samples).value < 0
         return
@@ -175,7 +168,7 @@ def test_oblique_images_give_the_metric_of_upright_ones(metric, network, image, 
     upright, oblique = Grid.of((39,) * 3, None, (-9, -7, -8)), Grid.of((39,) * 3, None, corner, turn)
     values = {}
     for name, grid in {"upright": upright, "oblique": oblique}.items():
-        asked = keys(network(Pointwise()), ImpactDistance0="NCC", ImpactVoxelSize0=1.3)
+        asked = keys(network("Pointwise"), ImpactDistance0="NCC", ImpactVoxelSize0=1.3)
         given = metric("Impact", image(grid), image(grid, 2.0), **asked)
         values[name] = given.evaluate(transforms["affine"], samples)
     assert values["oblique"].value == pytest.approx(values["upright"].value, rel=1e-3)
@@ -227,7 +220,7 @@ def test_feature_grids_have_exactly_the_voxel_size_where_it_does_not_divide_the_
 
 
 def test_a_single_value_is_repeated_and_a_patch_of_zero_is_the_whole_image(metric, network, pair, samples):
-    path = network(Pointwise())
+    path = network("Pointwise")
     one = metric("Impact", *pair, **keys(path, ImpactPatchSize0=0))
     many = metric("Impact", *pair, **keys(path, ImpactPatchSize0=[0, 0, 0], ImpactVoxelSize0=[2, 2, 2]))
     none = metric("Impact", *pair, **keys(path))
@@ -237,7 +230,7 @@ def test_a_single_value_is_repeated_and_a_patch_of_zero_is_the_whole_image(metri
 
 def test_patches_give_nearly_the_features_of_the_whole_image(metric, network, pair, samples):
     whole, tiled = (
-        metric("Impact", *pair, **keys(network(Pointwise()), ImpactPatchSize0=patch, ImpactDistance0="NCC"))
+        metric("Impact", *pair, **keys(network("Pointwise"), ImpactPatchSize0=patch, ImpactDistance0="NCC"))
         for patch in (0, 6)
     )
     expected = whole.evaluate(shift(0.5, 0, 0), samples).value
@@ -245,7 +238,7 @@ def test_patches_give_nearly_the_features_of_the_whole_image(metric, network, pa
 
 
 def test_principal_components_of_two_models_are_those_of_each(metric, network, pair, samples):
-    first, second = network(Pointwise(), "first.pt"), network(Strided(), "second.pt")
+    first, second = network("Pointwise", "first.pt"), network(Strided(), "second.pt")
     masks = {"ImpactLayersMask0": ["1", "01"], "ImpactPCA0": [2, 1], "ImpactDistance0": "Cosine"}
     both = metric("Impact", *pair, **keys([first, second], **masks))
     assert [layer.fixed.channels for layer in both.mode.layers] == [2, 1]
@@ -324,12 +317,12 @@ def test_relative_distances_start_at_their_weight(metric, network, pair, samples
 
 
 def test_fixed_and_moving_models_may_differ(metric, network, pair, samples):
-    same = metric("Impact", *pair, **keys(network(Pointwise()), ImpactDistance0="Dice"))
+    same = metric("Impact", *pair, **keys(network("Pointwise"), ImpactDistance0="Dice"))
     apart = metric(
         "Impact",
         *pair,
-        ImpactFixedModelsPath0=network(Pointwise(), "fixed.pt"),
-        ImpactMovingModelsPath0=network(Pointwise(), "moving.pt"),
+        ImpactFixedModelsPath0=network("Pointwise", "fixed.pt"),
+        ImpactMovingModelsPath0=network("Pointwise", "moving.pt"),
         ImpactVoxelSize0=2,
         ImpactDistance0="Dice",
     )
@@ -343,7 +336,7 @@ def test_random_channels_change_from_iteration_to_iteration_and_repeat_with_the_
             "Impact",
             *pair,
             seed=seed,
-            **keys(network(Pointwise()), ImpactSubsetFeatures0=1, ImpactDistance0="DotProduct"),
+            **keys(network("Pointwise"), ImpactSubsetFeatures0=1, ImpactDistance0="DotProduct"),
         )
         return [given.evaluate(shift(0, 0, 0), samples).value for _ in range(12)]
 
@@ -354,7 +347,7 @@ def test_random_channels_change_from_iteration_to_iteration_and_repeat_with_the_
 
 
 def test_all_channels_of_a_subset_that_is_large_enough_are_taken(metric, network, pair, samples):
-    path = network(Pointwise())
+    path = network("Pointwise")
     values = [
         metric("Impact", *pair, **keys(path, ImpactSubsetFeatures0=n, ImpactDistance0="NCC"))
         .evaluate(shift(0, 0, 0), samples)
@@ -368,7 +361,7 @@ def test_only_points_that_stay_in_the_moving_image_and_mask_count(metric, networ
     fixed, moving = pair
     inside = moving.grid.points()[:, 0].reshape(moving.grid.shape) < 12
     mask = Mask(inside, moving.grid)
-    path, by = network(Pointwise()), shift(1, -2, 0.5)
+    path, by = network("Pointwise"), shift(1, -2, 0.5)
     masked = metric("Impact", fixed, moving, changes={"moving_mask": mask}, **keys(path, ImpactDistance0="NCC"))
     far = torch.tensor([[500.0, 0.0, 0.0]]).double()
     every = Samples(torch.cat([samples.points, far]), torch.cat([samples.values, far[:, 1]]))
@@ -381,7 +374,7 @@ def test_only_points_that_stay_in_the_moving_image_and_mask_count(metric, networ
 
 
 def test_too_many_samples_outside_are_an_error(metric, network, pair, samples):
-    given = metric("Impact", *pair, **keys(network(Pointwise())))
+    given = metric("Impact", *pair, **keys(network("Pointwise")))
     with pytest.raises(
         RegistrationError, match=r"^Too many samples map outside moving image buffer: 0 / 70 are inside"
     ):
@@ -399,7 +392,7 @@ def test_keys_of_a_resolution_are_those_with_its_number(metric, network, pair, s
 
 
 def test_model_paths_are_found_in_the_model_folders(metric, network, pair, samples, tmp_path):
-    network(Pointwise(), "folder_net.pt")
+    network("Pointwise", "folder_net.pt")
     given = metric("Impact", *pair, changes={"model_folders": [tmp_path]}, **keys("/Data/Models/folder_net.pt"))
     assert given.mode.layers[0].fixed.channels == 3
 
@@ -413,7 +406,7 @@ def test_layers_of_different_width_are_refused(metric, network, pair):
     given = metric(
         "Impact",
         *pair,
-        ImpactFixedModelsPath0=network(Pointwise(), "fixed.pt"),
+        ImpactFixedModelsPath0=network("Pointwise", "fixed.pt"),
         ImpactMovingModelsPath0=network(Strided(), "moving.pt"),
         ImpactVoxelSize0=2,
     )
@@ -447,6 +440,6 @@ def test_feature_maps_that_cannot_be_written_are_an_error(metric, network, pair,
 def test_the_gradient_of_refreshed_features_is_that_of_the_value(
     metric, network, pair, samples, transforms, assert_slopes, kind
 ):
-    given = metric("Impact", *pair, **keys(network(Pointwise()), ImpactFeaturesMapUpdateInterval=1))
+    given = metric("Impact", *pair, **keys(network("Pointwise"), ImpactFeaturesMapUpdateInterval=1))
     given.after_iteration(1, transforms[kind])
     assert_slopes(given, transforms[kind], samples)

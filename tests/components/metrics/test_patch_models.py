@@ -8,43 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from impactreg.components.metrics.metric import Metric
-from impactreg.components.samplers import RandomSampler
 from impactreg.components.transforms.linear import TranslationTransform
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ModelError, ParameterError
-from impactreg.images import Mask
 from impactreg.parameters import ParameterMap
-
-
-class Convolutions(nn.Module):
-    """Two layers of 3x3x3 convolutions, the second at every second voxel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Conv3d(1, 4, 3, padding=1)
-        self.second = nn.Conv3d(4, 6, 3, padding=1, stride=2)
-
-    def forward(self, x: Tensor, number: Tensor) -> list[Tensor]:
-        first = torch.tanh(self.first(x))
-        return [first, torch.tanh(self.second(first))]
-
-
-class SmallUNet(nn.Module):
-    """One level down and up again, with a field of view of 10 voxels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.down = nn.Conv3d(1, 3, 3, padding=1)
-        self.below = nn.Conv3d(3, 4, 3, padding=1)
-        self.up = nn.Conv3d(7, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        first = torch.relu(self.down(x))
-        second = torch.relu(self.below(nn.functional.max_pool3d(first, 2)))
-        wide = nn.functional.interpolate(second, scale_factor=2.0, mode="nearest")
-        return [torch.tanh(self.up(torch.cat([first, wide], dim=1)))]
 
 
 class Twice(nn.Module):
@@ -61,13 +28,6 @@ class Constant(nn.Module):
         return [torch.ones_like(x)]
 
 
-class Colours(nn.Module):
-    """Takes three channels."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [(x * torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1, 1)).sum(dim=1, keepdim=True)]
-
-
 class Normalised(nn.Module):
     """Each patch over its own deviation."""
 
@@ -75,29 +35,11 @@ class Normalised(nn.Module):
         return [x / x.std(dim=[1, 2, 3, 4], keepdim=True)]
 
 
-class Differences(nn.Module):
-    """Differences to the next voxel along x, y and z, and the number of voxels along each."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        d = torch.zeros_like(x).repeat(1, 3, 1, 1, 1)
-        d[:, 0:1, :, :, :-1] = x[:, :, :, :, 1:] - x[:, :, :, :, :-1]
-        d[:, 1:2, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
-        d[:, 2:3, :-1] = x[:, :, 1:] - x[:, :, :-1]
-        return [d]
-
-
 class OverBatch(nn.Module):
     """Over the deviation of all patches."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [x / x.std()]
-
-
-class Pointwise(nn.Module):
-    """Features that depend on each voxel alone."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return [torch.cat([x, torch.sin(x), torch.exp(-x / 4)], dim=1)]
 
 
 def keys(path, **more):
@@ -109,24 +51,11 @@ def shift(*by):
     return Combination(TranslationTransform(torch.tensor(by, dtype=torch.float64), torch.zeros(len(by)).double()))
 
 
-@pytest.fixture
-def voxels(pair):
-    """Voxels of the fixed image well inside of it."""
-    fixed = pair[0]
-    settings = RandomSampler.Settings.read(ParameterMap.from_dict({"NumberOfSpatialSamples": 150}))
-    mask = Mask(torch.ones(fixed.grid.shape, dtype=torch.bool), fixed.grid)
-    return RandomSampler(settings, fixed, mask, torch.Generator().manual_seed(5)).draw(values=False)
-
-
-@pytest.fixture
-def mind(tmp_path_factory, monkeypatch):
-    """The built-in MIND, made in a folder of its own."""
-    monkeypatch.setenv("IMPACTREG_CACHE", str(tmp_path_factory.getbasetemp() / "models"))
-    return "MIND/R1D1_3D.pt"
-
-
-def test_dense_is_refused_where_a_model_normalises_by_its_whole_input(metric, mind, network, pair, voxels):
-    for path, cause in ((mind, "it normalises by all"), (network(Normalised()), "they depend on many x many x many")):
+def test_dense_is_refused_where_a_model_normalises_by_its_whole_input(metric, network, pair, voxels):
+    for path, cause in (
+        ("MIND/R1D1_3D.pt", "it normalises by all"),
+        (network(Normalised()), "they depend on many x many x many"),
+    ):
         given = metric(
             "Impact", *pair, **keys(path, ImpactEvaluation="Dense", ImpactVoxelSize0=list(pair[0].grid.spacing))
         )
@@ -135,23 +64,23 @@ def test_dense_is_refused_where_a_model_normalises_by_its_whole_input(metric, mi
 
 
 def test_dense_is_refused_below_the_field_of_view(metric, network, pair, voxels):
-    asked = keys(network(SmallUNet()), ImpactEvaluation="Dense", ImpactPatchSize0=8, ImpactVoxelSize0=2)
+    asked = keys(network("SmallUNet"), ImpactEvaluation="Dense", ImpactPatchSize0=8, ImpactVoxelSize0=2)
     given = metric("Impact", *pair, **asked | {"ImpactVoxelSize0": list(pair[0].grid.spacing)})
     with pytest.raises(ParameterError, match="patches of 8 8 8 depend on where the patch ends: they depend on 10 x 10"):
         given.evaluate(shift(0, 0, 0), voxels)
 
 
 def test_dense_is_refused_for_samples_between_voxels(metric, network, pair, samples):
-    given = metric("Impact", *pair, **keys(network(Convolutions()), ImpactEvaluation="Dense"))
+    given = metric("Impact", *pair, **keys(network("Convolutions"), ImpactEvaluation="Dense"))
     with pytest.raises(ParameterError, match="as many lattices as there are samples"):
         given.evaluate(shift(0, 0, 0), samples)
 
 
 def test_a_patch_below_the_field_of_view_is_warned_of(metric, network, pair, samples, caplog):
     caplog.set_level(logging.WARNING)
-    metric("Impact", *pair, **keys(network(Convolutions()), ImpactPatchSize0=5)).evaluate(shift(0, 0, 0), samples)
+    metric("Impact", *pair, **keys(network("Convolutions"), ImpactPatchSize0=5)).evaluate(shift(0, 0, 0), samples)
     assert not caplog.records
-    asked = keys(network(Convolutions()), ImpactPatchSize0=3, ImpactLayersMask0="01")
+    asked = keys(network("Convolutions"), ImpactPatchSize0=3, ImpactLayersMask0="01")
     metric("Impact", *pair, **asked).evaluate(shift(0, 0, 0), samples)
     assert "ImpactPatchSize 3 3 3 is below the field of view of" in caplog.text
     assert "5 x 5 x 5 voxels" in caplog.text
@@ -183,37 +112,37 @@ def refused(tmp_path, metric, pair, samples, path, extra):
 @pytest.mark.parametrize(
     ("net", "extra", "message"),
     [
-        (Twice, ["(ImpactPatchSize0 7)"], r"map\.txt.*LayersMask \"1\".*returns more than 1 layers"),
+        (Twice(), ["(ImpactPatchSize0 7)"], r"map\.txt.*LayersMask \"1\".*returns more than 1 layers"),
         (
-            Convolutions,
+            "Convolutions",
             ["(ImpactPatchSize0 7)", '(ImpactLayersMask0 "001")'],
             r"map\.txt:2: .*returns 2 layers; 3 are asked for; check .*ImpactLayersMask \(\"001\"\)",
         ),
         (
-            Convolutions,
+            "Convolutions",
             ["(ImpactPatchSize0 7)", '(ImpactLayersMask0 "01")', "(ImpactNumberOfChannels0 3)"],
             r"map\.txt:2: .*cannot take an input of \[2, 3, 7, 7, 7\].*ImpactNumberOfChannels \(3\)",
         ),
         (
-            Convolutions,
+            "Convolutions",
             ["(ImpactPatchSize0 7)", '(ImpactLayersMask0 "01")', "(ImpactDimension0 2)"],
             r"map\.txt:2: .*ImpactDimension \(2\)",
         ),
-        (SmallUNet, ["(ImpactPatchSize0 7)"], r"map\.txt:2: .*cannot take an input of .*ImpactPatchSize \(7 7 7\)"),
-        (Constant, ["(ImpactPatchSize0 7)"], r"map\.txt:2: .*has no gradient to the image"),
+        ("SmallUNet", ["(ImpactPatchSize0 7)"], r"map\.txt:2: .*cannot take an input of .*ImpactPatchSize \(7 7 7\)"),
+        (Constant(), ["(ImpactPatchSize0 7)"], r"map\.txt:2: .*has no gradient to the image"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_where_it_is_written(
     tmp_path, metric, network, pair, samples, net, extra, message
 ):
     with pytest.raises((ModelError, ParameterError), match=message):
-        refused(tmp_path, metric, pair, samples, network(net()), extra)
+        refused(tmp_path, metric, pair, samples, network(net), extra)
 
 
 def test_layers_of_different_width_are_refused_where_the_moving_model_is_written(
     tmp_path, metric, network, pair, samples
 ):
-    extra = ["(ImpactPatchSize0 5)", f'(ImpactMovingModelsPath0 "{network(Differences(), "moving.pt")}")']
+    extra = ["(ImpactPatchSize0 5)", f'(ImpactMovingModelsPath0 "{network("Differences", "moving.pt")}")']
     with pytest.raises(ParameterError, match=r"map\.txt:5: layer 1 of the fixed models has 1 channels and its .* 3"):
         refused(tmp_path, metric, pair, samples, network(Normalised(), "fixed.pt"), extra)
 
@@ -227,17 +156,17 @@ def test_an_image_of_other_channels_is_refused(tmp_path, metric, network, pair, 
             metric,
             (coloured, moving),
             samples,
-            network(Colours()),
+            network("Colours"),
             ["(ImpactPatchSize0 5)", "(ImpactNumberOfChannels0 3)"],
         )
 
 
 def test_features_that_are_no_numbers_are_an_error(metric, network, pair, samples):
     fixed, moving = pair
-    given = metric("Impact", fixed, moving, **keys(network(Pointwise()), ImpactPatchSize0=1))
+    given = metric("Impact", fixed, moving, **keys(network("Pointwise"), ImpactPatchSize0=1))
     given.evaluate(shift(0, 0, 0), samples)
     holes = moving.with_data(moving.data.clone().fill_(torch.nan))
     with pytest.raises(ModelError, match="not finite numbers"):
-        metric("Impact", fixed, holes, **keys(network(Pointwise()), ImpactPatchSize0=1)).evaluate(
+        metric("Impact", fixed, holes, **keys(network("Pointwise"), ImpactPatchSize0=1)).evaluate(
             shift(0, 0, 0), samples
         )

@@ -28,6 +28,12 @@ def test_parameters_are_float64():
     assert found.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("odd", ["inf", "-1e999"])
+def test_parameters_are_finite(odd):
+    with pytest.raises(TransformError, match=r"TransformParameters must be finite numbers"):
+        parameters_of(given(TransformParameters=[odd, 2]), 2)
+
+
 @pytest.mark.parametrize("written", [{}, {"NumberOfParameters": 3}])
 def test_the_number_of_parameters_is_what_is_needed(written):
     keys = {"TransformParameters": [1, 2, 3], **written}

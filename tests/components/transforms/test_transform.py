@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impactreg.components.transforms.linear import AffineTransform, TranslationTransform
-from impactreg.components.transforms.transform import Combination, Transform, check_number
+from impactreg.components.transforms.transform import Combination, Transform
 from impactreg.errors import ParameterError, TransformError
 from impactreg.parameters import ParameterMap
 
@@ -180,12 +180,6 @@ def test_translations_add_up_either_way(first, second):
     expected = POINTS + a.parameters + b.parameters
     for compose in (True, False):
         assert torch.allclose(Combination(b, a, compose)(POINTS), expected)
-
-
-def test_the_number_of_parameters_is_checked():
-    check_number(torch.zeros(3), 3, "X")
-    with pytest.raises(TransformError, match="X needs 4 parameters, but there are 3"):
-        check_number(torch.zeros(3), 4, "X")
 
 
 def test_a_transform_that_there_is_not_is_told_with_the_nearest():

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 MEMINFO = Path("/proc/meminfo")
+CONTAINER = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
@@ -35,9 +36,18 @@ def _physical() -> int:
         return 1 << 34
 
 
-def _left_in_container(folder: Path = Path("/sys/fs/cgroup")) -> list[int]:
+def _left_in_container() -> list[int]:
     try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return [max(0, int(limit) - int(used))]
+        limit, used = ((CONTAINER / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return [max(0, int(limit) - int(used) + _kept_of_files())]
     except (OSError, ValueError):
         return []
+
+
+def _kept_of_files() -> int:
+    """Bytes of files that were read: they count as used, but are given back as soon as memory is short."""
+    try:
+        counts = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+        return int(counts["inactive_file"])
+    except (OSError, KeyError, ValueError):
+        return 0

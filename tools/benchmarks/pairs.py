@@ -5,7 +5,8 @@ The pairs lie in a folder that does not come with the program (by default `../sh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,10 @@ from impactreg.parameters import ParameterMap
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY.parent / "shared" / "data"
+
+CENTRE = 0.31000519, 5.31000519, 6.43999481
+BRAIN_RIGID = 0.15883224, -0.00421242, -0.02203980, -0.84552959, -2.43117146, 8.87260010
+"""How the brain of t1-pd-rigid lies, an `EulerTransform` about `CENTRE`; `brain_truth.py` estimates it."""
 
 PointMap = Callable[[Tensor], Tensor]
 
@@ -52,7 +57,8 @@ class Pair:
 
     `truth` gives the moving points (mm) of the fixed points `where`. Labels are compared after the moving ones are
     warped; `of_labels` are those that count (none given: all). `initial` is the transform that a registration starts
-    with, and `shrink` makes both images and labels that many times coarser.
+    with, and `shrink` makes both images and labels that many times coarser. `known_to` is how well the truth is known
+    (mm): what is nearer to it is not better.
     """
 
     name: str
@@ -66,6 +72,7 @@ class Pair:
     mask_files: tuple[str | None, str | None] = (None, None)
     start: Callable[[Path], Combination] | None = None
     shrink: int = 1
+    known_to: float = 0.0
 
     @cached_property
     def fixed(self) -> Image:
@@ -154,12 +161,12 @@ def landmarks(fixed: str, moving: str) -> Callable[[Path], tuple[Tensor, Tensor]
     return lambda folder: (read_points(folder / fixed).points, read_points(folder / moving).points)
 
 
-def mapped(fixed: str, transform: str) -> Callable[[Path], tuple[Tensor, Tensor]]:
-    """Points from a file, and where a transform of another file takes them."""
+def mapped(fixed: str, transform: Callable[[Path], Combination]) -> Callable[[Path], tuple[Tensor, Tensor]]:
+    """Points from a file, and where a transform takes them."""
 
     def points(folder: Path) -> tuple[Tensor, Tensor]:
         where = read_points(folder / fixed).points
-        return where, read_transform(folder / transform)(where)
+        return where, transform(folder)(where)
 
     return points
 
@@ -178,14 +185,19 @@ def of_head(image: str, level: float) -> Callable[[Path], tuple[Tensor, Tensor]]
 
 def turned(degrees: float, shift: tuple[float, float], centre: tuple[float, float]) -> Callable[[Path], Combination]:
     """A rigid start for aligned images, which a registration has to undo."""
+    return lambda _folder: euler((math.radians(degrees), *shift), centre)
+
+
+def euler(parameters: Sequence[float], centre: Sequence[float]) -> Combination:
+    """An `EulerTransform` of elastix: its angles (radians) and shift (mm) about a centre (mm)."""
     written = {
         "Transform": "EulerTransform",
-        "NumberOfParameters": 3,
-        "TransformParameters": [torch.deg2rad(torch.tensor(degrees)).item(), *shift],
+        "NumberOfParameters": len(parameters),
+        "TransformParameters": list(parameters),
         "CenterOfRotationPoint": list(centre),
         "HowToCombineTransforms": "Compose",
     }
-    return lambda _folder: read_transform([ParameterMap.from_dict(written)])
+    return read_transform([ParameterMap.from_dict(written)])
 
 
 def bent(size: tuple[float, float], spacing: float, sigma: float) -> Callable[[Path], Combination]:
@@ -211,11 +223,21 @@ def pairs(data: Path = DATA) -> dict[str, Pair]:
         ),
         Pair(
             "t1-pd-rigid",
-            "brain, T1 / PD, one man, untouched",
+            "brain, T1 / PD, one man, rigid",
             data / "brain_t1_pd",
             "fixed_t1.nii.gz",
             "moving_pd_original.nii.gz",
-            mapped("fixed_points.txt", "silver_rigid.txt"),
+            mapped("fixed_points.txt", lambda _folder: euler(BRAIN_RIGID, CENTRE)),
+            known_to=0.1,
+        ),
+        Pair(
+            "t1-pd-rigid-silver",
+            "the same, silver standard of the whole head",
+            data / "brain_t1_pd",
+            "fixed_t1.nii.gz",
+            "moving_pd_original.nii.gz",
+            mapped("fixed_points.txt", lambda folder: read_transform(folder / "silver_rigid.txt")),
+            known_to=0.1,
         ),
         Pair(
             "ct-cbct",
@@ -243,6 +265,7 @@ def pairs(data: Path = DATA) -> dict[str, Pair]:
             *slices,
             of_head(slices[0], 20),
             start=turned(10, (13, 17), (110, 128)),
+            known_to=0.05,
         ),
         Pair(
             "slices",

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,6 +62,14 @@ def command(tmp_path: Path, blob: Callable[..., Image]) -> Callable[..., list[st
     return words
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Lets children hear Ctrl-C even where a shell has started the tests in the background, which turns it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def contents(folder: Path) -> dict[str, bytes | list[list[str]]]:
     """The files of a folder that are there to be used: not the log, the checkpoint and drafts; tables without times."""
     found: dict[str, bytes | list[list[str]]] = {}
@@ -86,6 +94,7 @@ def test_a_killed_run_leaves_no_file_that_is_wrong(tmp_path: Path, command: Call
         assert files == {name: whole[name] for name in files}
 
 
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_at_once_and_the_run_can_be_resumed(tmp_path: Path, command: Callable[..., list[str]]) -> None:
     words, out = command(400), tmp_path / "out"
     call = [sys.executable, "-m", "impactreg", *words, "-out", str(out)]

@@ -24,13 +24,11 @@ def test_real_elastix_contradicts_the_silver_standard_of_the_head_inside_the_bra
     pair = known["t1-pd-rigid"]
     _, brain = brain_truth.points_of(pair)
     _, silver = brain_truth.points_of(known["t1-pd-rigid-silver"])
-    found = [brain_truth.moved(pair, brain_truth.METRICS[0], 18, seed) for seed in (1, 2)]
-    assert brain_truth.distance(*found) < 0.1
-    for points in found:
-        assert brain_truth.distance(points, silver) > 0.35
-        assert brain_truth.distance(points, brain) < 0.2
-        # nearly all of it along the axis of the head, across the slices
-        assert float((points - silver).mean(dim=0)[2]) > 0.3
+    found = brain_truth.moved(pair, brain_truth.METRICS[0], 18)
+    assert brain_truth.distance(found, silver) > 0.35
+    assert brain_truth.distance(found, brain) < 0.2
+    # nearly all of it along the axis of the head, across the slices
+    assert float((found - silver).mean(dim=0)[2]) > 0.3
 
 
 def test_the_parameters_of_a_rigid_transform_are_found_from_points(shared, brain_truth):

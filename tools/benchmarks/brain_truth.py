@@ -63,7 +63,7 @@ def points_of(pair: Pair) -> tuple[Tensor, Tensor]:
     return pair.points(pair.folder)
 
 
-def moved(pair: Pair, metric: str, depth: float, seed: int = 1) -> Tensor:
+def moved(pair: Pair, metric: str, depth: float) -> Tensor:
     """The moving points [n, 3] (mm) by a rigid registration of itk-elastix `depth` mm or more below the skin."""
     rigid_map = ParameterMap.read(presets.find("rigid")).replace(
         {
@@ -81,7 +81,7 @@ def moved(pair: Pair, metric: str, depth: float, seed: int = 1) -> Tensor:
         rigid_map,
         fixed_mask=inside(pair.fixed, depth),
         initial_transform=read_transform(pair.folder / "silver_rigid.txt"),
-        seed=seed,
+        seed=1,
         engine="elastix",
     )
     return result.transform(points_of(pair)[0])

@@ -236,7 +236,7 @@ def test_a_field_in_memory_is_stored_beside_its_file(sample, tmp_path):
 
 def test_numbers_are_written_so_that_they_come_back_exactly(transforms, tmp_path):
     odd = transforms["euler"].with_parameters(
-        torch.tensor([1 / 3, 1e-17, -1e300, 2.5e-7, 0.0, 123456789.123456789]).double()
+        torch.tensor([1 / 3, 1e-17, -1e300, 2.5e-7, 0.0, 123456789.123456789], dtype=torch.float64)
     )
     path, _ = writer().write(Combination(odd), tmp_path, "0")
     assert torch.equal(read_transform(path).parameters, odd.parameters)

@@ -14,7 +14,7 @@ import pytest
 from impactreg.images import Image, write_image
 from impactreg.parameters import ParameterMap
 
-KILLS = int(os.environ.get("IMPACTREG_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("IMPACTREG_TEST_KILLS", "6"))
 LOOP = {
     "Transform": "BSplineTransform",
     "Metric": "AdvancedMeanSquares",
@@ -96,7 +96,7 @@ def test_a_killed_run_leaves_no_file_that_is_wrong(tmp_path: Path, command: Call
 
 @pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_at_once_and_the_run_can_be_resumed(tmp_path: Path, command: Callable[..., list[str]]) -> None:
-    words, out = command(400), tmp_path / "out"
+    words, out = command(250), tmp_path / "out"
     call = [sys.executable, "-m", "impactreg", *words, "-out", str(out)]
     running = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out / "TransformParameters.0.R0.txt").exists() and running.poll() is None:

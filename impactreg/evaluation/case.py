@@ -11,7 +11,7 @@ import torch
 
 from impactreg.components.labels import warp_labels
 from impactreg.components.transforms.displacement_files import VoxelField, voxel_field
-from impactreg.components.transforms.exchange import as_transform
+from impactreg.components.transforms.exchange import as_transform, opened
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import ImageError, PointsError, TransformError
 from impactreg.evaluation import learn2reg
@@ -87,6 +87,7 @@ def evaluate(
     Raises `ImpactregError` in one line for what is missing or does not fit.
     """
     labelled = _Labels.of(fixed_labels, moving_labels, labels)
+    transform, inverse = opened(transform), opened(inverse)
     frame, inverse_frame = Frame.of(transform), Frame.of(inverse)
     frame.check_same(inverse_frame)
     case = _Case(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from impactreg.components.transforms.displacement_files import VoxelField, read_voxel_field, voxel_field
-from impactreg.components.transforms.exchange import as_transform
+from impactreg.components.transforms.exchange import as_transform, opened
 from impactreg.errors import PointsError, TransformError
 from impactreg.evaluation import learn2reg
 from impactreg.evaluation.frame import Frame
@@ -135,7 +135,8 @@ def _field(task: Task, pair: Pair, file: Path) -> VoxelField:
     """The field in a file, or that of the transform in it."""
     if file.name.endswith((".npz", ".nii.gz")):
         return read_voxel_field(file)
-    transform, frame = as_transform(file), Frame.of(file)
+    found = opened(file)
+    transform, frame = as_transform(found), Frame.of(found)
     if transform.dimension != 3:
         raise TransformError(f"{file}: the transform is {transform.dimension}D, but Learn2Reg's images are 3D")
     fixed, moving = (

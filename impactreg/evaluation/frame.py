@@ -1,13 +1,11 @@
 """The world in which a transform maps points: with `(UseDirectionCosines "false")` images lie along its axes there."""
 
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from impactreg.components.resampling import grid_of
 from impactreg.components.setup import PointMap
-from impactreg.components.transforms.files import is_itk_file
+from impactreg.components.transforms.exchange import last_map
 from impactreg.components.transforms.transform import Points
 from impactreg.errors import TransformError
 from impactreg.images import Grid, Image, Mask
@@ -28,11 +26,7 @@ class Frame:
     @classmethod
     def of(cls, transform: Any) -> "Frame":
         """The frame of whatever `as_transform` takes: of several maps that of the last, as transformix has it."""
-        if isinstance(transform, str | os.PathLike) and not is_itk_file(Path(transform)):
-            transform = ParameterMap.read(transform)
-        maps = getattr(transform, "transform_parameter_maps", transform)
-        last = maps[-1] if isinstance(maps, list | tuple) and maps else maps
-        return cls(last if isinstance(last, ParameterMap) else None)
+        return cls(last_map(transform))
 
     @property
     def has_directions(self) -> bool:

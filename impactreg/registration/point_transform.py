@@ -3,15 +3,13 @@
 import os
 from collections.abc import Sequence
 from math import floor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from impactreg.components.transforms.exchange import as_transform
-from impactreg.components.transforms.files import is_itk_file
+from impactreg.components.transforms.exchange import as_transform, last_map, opened
 from impactreg.components.transforms.inverse import InversePoints, inverse_points
 from impactreg.components.transforms.transform import Combination
 from impactreg.errors import TransformError
@@ -44,12 +42,8 @@ def transform_points(transform: Any, points: Any, *, inverse: bool = False) -> A
 
 def open_transform(transform: Any) -> tuple[Combination, ParameterMap]:
     """Whatever `transformix` takes as a transform, with the map that holds its grid and resampler, or an empty one."""
-    none = ParameterMap.from_dict({}, "this transform")
-    if isinstance(transform, str | os.PathLike) and not is_itk_file(Path(transform)):
-        transform = ParameterMap.read(transform)
-    maps = getattr(transform, "transform_parameter_maps", transform)
-    last = maps[-1] if isinstance(maps, list | tuple) and maps else maps
-    return as_transform(transform), last if isinstance(last, ParameterMap) else none
+    transform = opened(transform)
+    return as_transform(transform), last_map(transform) or ParameterMap.from_dict({}, "this transform")
 
 
 def check_points(transform: Combination, dimension: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from impactreg.components.transforms import itk_text
-from impactreg.components.transforms.files import read_transform
+from impactreg.components.transforms.files import is_itk_file, read_transform
 from impactreg.components.transforms.itk_text import COMPOSITE, ItkTransform
 from impactreg.components.transforms.linear import AffineTransform
 from impactreg.components.transforms.transform import Combination, Transform
@@ -51,6 +51,25 @@ def as_transform(anything: Any) -> Combination:
     if isinstance(getattr(anything, "transform", None), Combination):
         return cast(Combination, anything.transform)
     return _from_library(anything)
+
+
+def opened(anything: Any) -> Any:
+    """What `as_transform` takes, with the path of a TransformParameters file replaced by its `ParameterMap`: a file
+    with many coefficients is then read once, whatever else is asked of it.
+    """
+    if isinstance(anything, str | os.PathLike) and not is_itk_file(Path(anything)):
+        return ParameterMap.read(anything)
+    return anything
+
+
+def last_map(anything: Any) -> ParameterMap | None:
+    """The map that tells the images of what `as_transform` takes: of several that of the last, as transformix has it;
+    None where there is none.
+    """
+    anything = opened(anything)
+    maps = getattr(anything, "transform_parameter_maps", anything)
+    last = maps[-1] if isinstance(maps, list | tuple) and maps else maps
+    return last if isinstance(last, ParameterMap) else None
 
 
 def to_matrix(transform: Any) -> Matrix:
